@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -41,6 +42,23 @@ def test_contributing_names_every_target_of_make_and_only_files_that_exist() -> 
     files = re.findall(r"`([a-z_]+/[a-z_]+\.(?:py|md))`", text)
     assert len(files) > 10
     assert not [file for file in files if not ((ROOT / "src" / "kagscope" / file).exists() or (ROOT / file).exists())]
+
+
+def test_docstrings_name_arguments_and_attributes_that_exist() -> None:
+    wrong = []
+    for file in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                section = re.search(
+                    r"^(?:Args|Attributes):\n((?: {4}.*\n?|\n)+)", ast.get_docstring(node) or "", flags=re.MULTILINE
+                )
+                named = re.findall(r"^ {4}([\w*][\w*, ]*):", section[1], flags=re.MULTILINE) if section else []
+                inside = list(ast.walk(node.args if isinstance(node, ast.FunctionDef) else node))
+                known = {getattr(part, name, None) for part in inside for name in ("arg", "id", "attr", "name")}
+                wrong += [
+                    f"{file.name}: {node.name}: {name}" for name in re.findall(r"\w+", " ".join(named)) if name not in known
+                ]
+    assert not wrong
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -86,8 +86,8 @@ def parse_pairs(option: str, texts: Sequence[str]) -> dict[str, Any]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier() or name in values:
-            again = " is given twice" if name in values else ""
-            raise InputError(f"--{option} {text!r}{again}; expected NAME=VALUE, such as width=64, each name once")
+            repeated = " is given twice" if name in values else ""
+            raise InputError(f"--{option} {text!r}{repeated}; expected NAME=VALUE, such as width=64, each name once")
         try:
             values[name] = json.loads(value)
         except ValueError:

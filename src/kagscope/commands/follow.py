@@ -47,15 +47,15 @@ def follow_history(folder: Path, seconds: float = SECONDS, sleep: Callable[[floa
 
     It is ended by Ctrl-C, as a history does not say whether training continues.
     """
-    page, seen = folder / "report.html", -1.0
+    page, last_change = folder / "report.html", -1.0
     with suppress(KeyboardInterrupt):
         while True:
             changed = (folder / "tracker.json").stat().st_mtime
-            if changed != seen:
+            if changed != last_change:
                 with suppress(DataError):  # nothing measured yet
                     write_page(Tracker.load(folder), page, follow=max(1, round(seconds)))
                     typer.echo(f"rebuilt {page}", err=True)
-                seen = changed
+                last_change = changed
             sleep(seconds)
     write_page(Tracker.load(folder), page)
     return page

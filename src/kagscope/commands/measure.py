@@ -85,7 +85,7 @@ def measure(
     def job() -> None:
         from kagscope.commands.spec_options import spec_values
 
-        wanted = spec_values(spec_options)
+        fields = spec_values(spec_options)
         shape = None if input_shape is None else parse_numbers("input-shape", input_shape)
         named = parse_pairs("argument", argument or ())
         from kagscope.commands.outputs import Targets
@@ -97,26 +97,26 @@ def measure(
         from kagscope.commands.measured import list_layers as show_layers
         from kagscope.commands.measured import measure_and_show
 
-        MeasureSpec(**wanted)  # reports invalid options before a model is loaded
-        asked = Request(model, named, tuple(weights or ()), baseline, data, split, shape, wanted.get("seed", 0))
+        MeasureSpec(**fields)  # reports invalid options before a model is loaded
+        request = Request(model, named, tuple(weights or ()), baseline, data, split, shape, fields.get("seed", 0))
         notes: list[str] = []
         if list_layers and data is None and not Path(model).is_dir():
             with contextlib.redirect_stdout(sys.stderr):
-                bare, _ = bare_model(asked)
+                bare, _ = bare_model(request)
             show_layers(bare)
             return
         with contextlib.redirect_stdout(sys.stderr):  # output of the user's own code
-            subject = prepare(asked, notes.append)
+            subject = prepare(request, notes.append)
         if list_layers:
             show_layers(subject.model, subject.inputs)
             return
-        if "image_shape" not in wanted and _columns_are_pixels(subject, wanted.get("layer_map", "input")):
-            wanted["image_shape"] = subject.source.image_shape
+        if "image_shape" not in fields and _columns_are_pixels(subject, fields.get("layer_map", "input")):
+            fields["image_shape"] = subject.source.image_shape
         count = len(subject.source)
-        if wanted.get("points", 0) > count:
-            raise InputError(f"--points is {wanted['points']}, but {subject.source.name} holds {count} inputs; use fewer")
-        wanted.setdefault("points", min(count, QUICK["points"] if quick else DEFAULT_POINTS))
-        measure_and_show(subject, spec_from("quick" if quick else None, wanted), targets, notes, quiet=quiet, as_json=as_json)
+        if fields.get("points", 0) > count:
+            raise InputError(f"--points is {fields['points']}, but {subject.source.name} holds {count} inputs; use fewer")
+        fields.setdefault("points", min(count, QUICK["points"] if quick else DEFAULT_POINTS))
+        measure_and_show(subject, spec_from("quick" if quick else None, fields), targets, notes, quiet=quiet, as_json=as_json)
 
     def in_its_words() -> None:
         from kagscope.commands.spec_options import as_options

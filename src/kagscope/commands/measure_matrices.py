@@ -44,13 +44,13 @@ def measure_matrices(
         targets = Targets(out)
         targets.check()
         MeasureSpec(k=orders)  # reports errors before the file is read
-        given = load_matrices(file)
+        loaded = load_matrices(file)
         from kagscope.commands.measured import show_report, write
 
-        report = measured(given.matrices, orders, progress=False if quiet or as_json else None)
-        report.provenance |= {"model": file.name, "data": str(file), **given.about}
-        if given.left:
-            report.notes.append(f"left out, since not floating-point matrices: {listing(given.left)}")
+        report = measured(loaded.matrices, orders, progress=False if quiet or as_json else None)
+        report.provenance |= {"model": file.name, "data": str(file), **loaded.about}
+        if loaded.left:
+            report.notes.append(f"left out, since not floating-point matrices: {listing(loaded.left)}")
         files = write(report, targets)
         show_report(report, files, [], quiet=quiet, as_json=as_json)
 

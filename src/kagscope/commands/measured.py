@@ -36,8 +36,8 @@ def list_layers(model: nn.Module, inputs: Any = None) -> None:
     else:
         with untouched(model):
             paths, _ = find_layers(model, "**")
-            few = as_inputs(inputs).take(slice(0, 2))
-            calls = find_calls(Runner(model, None, 0), few, {path: None for path in paths if path}, set())
+            sample = as_inputs(inputs).take(slice(0, 2))
+            calls = find_calls(Runner(model, None, 0), sample, {path: None for path in paths if path}, set())
         calls = [call for call in calls if call.shape or not list(parts[call.path].children())]  # no ModuleList
     counts = {path: sum(p.numel() for p in module.parameters()) for path, module in parts.items()}
     terminal.print_layers(calls, counts)
@@ -61,8 +61,8 @@ def measure_and_show(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report.left_out.items())
         count = len(report.left_out)
         verb = "was" if count == 1 else "were"
-        whole = count + len(report.steps)
-        raise DataError(f"{count} of {whole} checkpoints {verb} left out, the others are measured: {reasons}")
+        total = count + len(report.steps)
+        raise DataError(f"{count} of {total} checkpoints {verb} left out, the others are measured: {reasons}")
 
 
 def _measure(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> Report:
@@ -119,8 +119,8 @@ def _show(report: Report, files: dict[str, str]) -> None:
     provenance, layers = report.provenance, report.layers
     measured = sum(not layer["reason"] for layer in layers)
     if provenance.get("matrices"):
-        what = f"{provenance['model']}: {measured} {'matrix' if measured == 1 else 'matrices'}"
-        terminal.print_lines([what, f"baseline {provenance['baseline']}, {provenance['seconds']:.1f} s"])
+        title = f"{provenance['model']}: {measured} {'matrix' if measured == 1 else 'matrices'}"
+        terminal.print_lines([title, f"baseline {provenance['baseline']}, {provenance['seconds']:.1f} s"])
     else:
         scope = f"{measured} of {len(layers)} layers at {provenance['points']} points of {provenance['data']}"
         terminal.print_lines(

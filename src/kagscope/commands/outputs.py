@@ -46,15 +46,15 @@ class Targets:
             _check_folder(existing, f"cannot write in {self.out}")
 
 
-def _check_folder(folder: Path, what: str) -> None:
+def _check_folder(folder: Path, name: str) -> None:
     try:
         usable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
         exists = folder.exists()
     except (OSError, ValueError) as error:
-        raise OutputError(f"{what}: {getattr(error, 'strerror', None) or error}; choose another name") from error
+        raise OutputError(f"{name}: {getattr(error, 'strerror', None) or error}; choose another name") from error
     if not usable:
         reason = "cannot be written to" if exists else "does not exist"
-        raise OutputError(f"{what}: the folder {folder} {reason}; choose another")
+        raise OutputError(f"{name}: the folder {folder} {reason}; choose another")
 
 
 def comparison_files(out: Path | None, names: Sequence[str]) -> tuple[Path, Path]:

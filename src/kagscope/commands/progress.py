@@ -59,11 +59,11 @@ class Console:
         kind = event["kind"]
         if kind == "plan":
             self.finished, self.total, self.names = event["finished"], event["runs"], event["names"]
-            again = f", {self.finished} of them finished before" if self.finished else ""
+            finished_before = f", {self.finished} of them finished before" if self.finished else ""
             if event.get("failed_before"):
-                again += f", {event['failed_before']} failed before (--retry-failed tries them again)"
+                finished_before += f", {event['failed_before']} failed before (--retry-failed tries them again)"
                 self.finished += event["failed_before"]
-            self._say(f"{self.total} runs{again}; {event['workers']} at a time")
+            self._say(f"{self.total} runs{finished_before}; {event['workers']} at a time")
             self.bar.update(self.runs, total=self.total, completed=self.finished, visible=self.finished < self.total)
         elif kind == "train":
             self._show(f"training {self._describe_runs(event)}: step {event['done']} of {event['total']}")
@@ -100,9 +100,9 @@ class Console:
         """Runs per minute since the first one, and the remaining time at this pace."""
         if self.computed < 3 or self.finished >= self.total:
             return ""
-        each = (time.monotonic() - self.began) / (self.computed - 1)
-        left = f"{_clock(each * (self.total - self.finished))} left"
-        return left if self.live and self.narrow else f"{60 / each:.3g} runs/min, {left}"
+        run_seconds = (time.monotonic() - self.began) / (self.computed - 1)
+        remaining = f"{_clock(run_seconds * (self.total - self.finished))} left"
+        return remaining if self.live and self.narrow else f"{60 / run_seconds:.3g} runs/min, {remaining}"
 
     def _say(self, text: str) -> None:
         self.console.print(Text(text), highlight=False, soft_wrap=not self.console.is_terminal)

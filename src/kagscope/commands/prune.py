@@ -85,8 +85,8 @@ def prune(
                 typer.echo(line, err=True)
 
         with contextlib.redirect_stdout(sys.stderr):  # output of the user's own code
-            given = (weights,) if weights is not None else ()
-            subject = prepare(Request(model, named, given, "none", data, split, shape, seed), say)
+            files = (weights,) if weights is not None else ()
+            subject = prepare(Request(model, named, files, "none", data, split, shape, seed), say)
             if subject.checkpoints:
                 raise InputError(f"--weights {weights} names several files; prune takes one")
             inputs, source = subject.inputs, subject.source

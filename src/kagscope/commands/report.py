@@ -76,8 +76,8 @@ def report(
 def kind_of(folder: Path) -> str:
     """Kind of a folder, a value of :data:`MARKS`. Raises :class:`DataError` for any other, with a hint."""
     if not folder.is_dir():
-        what = "a file" if folder.exists() else "not there"
-        raise DataError(f"{folder} is {what}; give {FOLDERS}")
+        problem = "a file" if folder.exists() else "not there"
+        raise DataError(f"{folder} is {problem}; give {FOLDERS}")
     for mark, kind in MARKS.items():
         if (folder / mark).is_file():
             return kind

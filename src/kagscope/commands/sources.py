@@ -53,7 +53,7 @@ class Subject:
         inputs: inputs in the shape and dtype that it takes.
         source: the inputs as loaded, with labels.
         baseline: baseline for :func:`kagscope.measure`, or None.
-        said: the baseline in words; "" to let :func:`kagscope.measure` find them.
+        baseline_name: the baseline in words; "" to let :func:`kagscope.measure` find them.
         checkpoints: checkpoints of a series by step; empty for one set of weights.
         about: name and revision of a published model, for provenance.
     """
@@ -72,39 +72,39 @@ def is_series(weights: Sequence[str]) -> bool:
     return len(weights) > 1 or any(is_pattern(name) for name in weights)
 
 
-def prepare(wanted: Request, say: Say) -> Subject:
+def prepare(request: Request, say: Say) -> Subject:
     """Load everything and check that it fits together. ``say`` is called with every choice made.
 
     Raises:
         InputError: a wrong name, or parts that do not fit together.
         DataError: a bad file.
     """
-    if Path(wanted.model).is_dir():
-        return _load_run(wanted, say)
-    if wanted.data is None:
+    if Path(request.model).is_dir():
+        return _load_run(request, say)
+    if request.data is None:
         raise InputError(
             "--data is missing; give a data set (mnist10k, digits, mnist, a folder) or a file of inputs (.npz, .npy, .pt)"
         )
-    model, facts = bare_model(wanted)
-    series = is_series(wanted.weights)
-    checkpoints = tuple(find_checkpoints(wanted.weights)) if series else ()
-    initial = copy.deepcopy(model) if wanted.baseline == "initial" else None
-    if wanted.weights and not series:
-        _load(model, wanted.weights[0], say)
-    elif not wanted.weights:
-        how = f"published, revision {facts['revision']}" if facts else f"it was built (seed {wanted.seed})"
-        say(f"no --weights: {wanted.model} is measured as {how}")
-    baseline = _baseline(wanted, model, initial, bool(checkpoints), say)
-    subject = _add_inputs(wanted, wanted.data, model, baseline, _describe(wanted.baseline), say, checkpoints)
+    model, facts = bare_model(request)
+    series = is_series(request.weights)
+    checkpoints = tuple(find_checkpoints(request.weights)) if series else ()
+    initial = copy.deepcopy(model) if request.baseline == "initial" else None
+    if request.weights and not series:
+        _load(model, request.weights[0], say)
+    elif not request.weights:
+        how = f"published, revision {facts['revision']}" if facts else f"it was built (seed {request.seed})"
+        say(f"no --weights: {request.model} is measured as {how}")
+    baseline = _baseline(request, model, initial, bool(checkpoints), say)
+    subject = _add_inputs(request, request.data, model, baseline, _describe(request.baseline), say, checkpoints)
     return replace(subject, about=facts)
 
 
-def bare_model(wanted: Request) -> tuple[nn.Module, dict[str, str]]:
+def bare_model(request: Request) -> tuple[nn.Module, dict[str, str]]:
     """The model before ``--weights`` are loaded, with the name and revision of a published one."""
-    if not is_published(wanted.model):
-        return load_model(wanted.model, wanted.arguments, seed=wanted.seed), {}
-    published = load_published(wanted.model, wanted.arguments)
-    return published.model, {"model": wanted.model, "revision": published.revision}
+    if not is_published(request.model):
+        return load_model(request.model, request.arguments, seed=request.seed), {}
+    published = load_published(request.model, request.arguments)
+    return published.model, {"model": request.model, "revision": published.revision}
 
 
 def _load(model: nn.Module, name: str, say: Say) -> nn.Module:
@@ -112,8 +112,8 @@ def _load(model: nn.Module, name: str, say: Say) -> nn.Module:
     return model
 
 
-def _baseline(wanted: Request, model: nn.Module, initial: nn.Module | None, series: bool, say: Say) -> Any:
-    name = wanted.baseline
+def _baseline(request: Request, model: nn.Module, initial: nn.Module | None, series: bool, say: Say) -> Any:
+    name = request.baseline
     if name is None or name == "none":
         return "first" if series and name is None else None
     if name == "first":
@@ -121,9 +121,9 @@ def _baseline(wanted: Request, model: nn.Module, initial: nn.Module | None, seri
             raise InputError("--baseline first is the first checkpoint of a series; give several --weights, or another baseline")
         return "first"
     if name == "initial":
-        if not wanted.weights:
+        if not request.weights:
             raise InputError("--baseline initial is the model before --weights, but no --weights are given")
-        say(f"baseline: {wanted.model} as it was built (seed {wanted.seed}), which need not be what the training began with")
+        say(f"baseline: {request.model} as it was built (seed {request.seed}), which need not be what the training began with")
         return initial
     if name == "reinit":
         return "reinit"
@@ -138,7 +138,7 @@ def _describe(baseline: str | None) -> str:
 
 
 def _add_inputs(
-    asked: Request,
+    request: Request,
     data: str,
     model: nn.Module,
     baseline: Any,
@@ -147,13 +147,13 @@ def _add_inputs(
     checkpoints: tuple[Checkpoint, ...] = (),
 ) -> Subject:
     required = positional_parameters(model)[: count_required(model)]
-    source = load_inputs(data, split=asked.split, shape=asked.input_shape, required=required)
+    source = load_inputs(data, split=request.split, shape=request.input_shape, required=required)
     if source.left_out:
         say(f"{data}: the model is not fed {listing(source.left_out)}; to feed it several arrays, name them as its arguments")
     inputs = source.inputs
     device = next((p.device for p in model.parameters()), None)
     if isinstance(inputs, Tensor):
-        inputs = fit_inputs(model, inputs, keep_shape=asked.input_shape is not None)
+        inputs = fit_inputs(model, inputs, keep_shape=request.input_shape is not None)
     elif device is not None:
         inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
     return Subject(model, inputs, source, baseline, baseline_name, checkpoints)
@@ -162,10 +162,10 @@ def _add_inputs(
 # -- a run of `kagscope reproduce` -----------------------------------------------------------------------------------------------
 
 
-def _load_run(wanted: Request, say: Say) -> Subject:
+def _load_run(request: Request, say: Say) -> Subject:
     """The trained network in ``runs/<run id>/``, with its initial weights as the default baseline."""
-    folder = Path(wanted.model)
-    if wanted.weights or wanted.arguments:
+    folder = Path(request.model)
+    if request.weights or request.arguments:
         raise InputError(f"{folder} is a run with its own weights; leave --weights and --argument out")
     from pydantic import ValidationError
 
@@ -190,8 +190,8 @@ def _load_run(wanted: Request, say: Say) -> Subject:
 
     first, *_, last = (*states, *states)
     model = load_network(last)
-    if wanted.baseline in (None, "initial"):
+    if request.baseline in (None, "initial"):
         baseline, baseline_name = load_network(first), f"the same network at step {first}"
     else:
-        baseline, baseline_name = _baseline(wanted, model, None, False, say), _describe(wanted.baseline)
-    return _add_inputs(wanted, wanted.data or config.data, model, baseline, baseline_name, say)
+        baseline, baseline_name = _baseline(request, model, None, False, say), _describe(request.baseline)
+    return _add_inputs(request, request.data or config.data, model, baseline, baseline_name, say)

@@ -139,12 +139,12 @@ def _value(name: str, field: FieldInfo, text: Any) -> Any:
     kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if kind is not type(None)]
     if "tuple" in str(field.annotation):
         return parse_numbers(option, text)
-    for kind, what in ((int, "a whole number"), (float, "a number")):
+    for kind, expected in ((int, "a whole number"), (float, "a number")):
         if kind in kinds:
             try:
                 return kind(text)
             except ValueError:
-                raise InputError(f"--{option} is {text!r}; expected {what}") from None
+                raise InputError(f"--{option} is {text!r}; expected {expected}") from None
     return text
 
 

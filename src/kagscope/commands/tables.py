@@ -36,8 +36,8 @@ def print_plan(
         mark, cells = Text(run, style="green" if run in done else ""), [_format(getattr(value, name)) for name in names]
         table.add_row(mark, *cells)
         lines.append(Text.assemble(mark, ": ", ", ".join(f"{name} {cell}" for name, cell in zip(names, cells, strict=True))))
-    whole = console.measure(table, options=console.options.update(width=WIDE)).maximum
-    for content in [table] if whole <= console.width else lines:  # a narrow table would cut its cells
+    width = console.measure(table, options=console.options.update(width=WIDE)).maximum
+    for content in [table] if width <= console.width else lines:  # a narrow table would cut its cells
         console.print(content, highlight=False)
     if len(runs) > LISTED:
         console.print(f"… and {len(runs) - LISTED:,} more", highlight=False)

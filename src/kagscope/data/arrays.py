@@ -37,8 +37,8 @@ def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dat
         train, test = (_read(by_name[f"{split}.npz"], {"images", "labels"}) for split in ("train", "test"))
         parts = (*_part(train, by_name["train.npz"], ""), *_part(test, by_name["test.npz"], ""))
     elif len(files) == 1:
-        wanted = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")}
-        arrays = _read(files[0], wanted)
+        names = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")}
+        arrays = _read(files[0], names)
         parts = (*_part(arrays, files[0], "train_"), *_part(arrays, files[0], "test_"))
     else:
         raise DataError(f"{folder}: found {', '.join(sorted(by_name))}; {_EXPECTED}")
@@ -51,8 +51,8 @@ def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> tuple
     return images, labels_from(arrays[f"{prefix}labels"], len(images), labels_of_arrays["labels"], f"`{prefix}images`")
 
 
-def _read(file: Path, wanted: set[str]) -> dict[str, npt.NDArray[Any]]:
-    return _archive(file, wanted, _EXPECTED)
+def _read(file: Path, names: set[str]) -> dict[str, npt.NDArray[Any]]:
+    return _archive(file, names, _EXPECTED)
 
 
 def read_npz(file: Path, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:
@@ -79,12 +79,12 @@ def read_npy(file: Path) -> npt.NDArray[Any]:
             raise DataError(f"{file}: not a readable .npy file ({_short(error)}); expected one written by numpy.save") from error
 
 
-def _archive(file: Path, wanted: set[str] | None, expected: str, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+def _archive(file: Path, names: set[str] | None, expected: str, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:
     with open_regular(file) as raw:
         try:
             with zipfile.ZipFile(raw) as archive:
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-                chosen = set(members) if wanted is None else wanted
+                chosen = set(members) if names is None else names
                 if missing := sorted(chosen - members.keys()):
                     content = ", ".join(f"`{name}`" for name in sorted(members)[:8]) or "nothing"
                     raise DataError(f"{file}: lacks {', '.join(f'`{name}`' for name in missing)} (found {content}); {expected}")

@@ -83,30 +83,30 @@ def _records(stream: IO[bytes], size: int, label: str) -> npt.NDArray[np.uint8]:
 
 def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
     """Read the six files of an archive, by name."""
-    wanted = {f"{INSIDE}/{file}": file for file in (*TRAIN, TEST)}
+    files = {f"{INSIDE}/{file}": file for file in (*TRAIN, TEST)}
     records: dict[str, npt.NDArray[np.uint8]] = {}
     with open_regular(archive) as raw:
         try:
             with gzip.open(raw) as unzipped:
                 content = _LimitedStream(unzipped, archive)
                 with tarfile.open(fileobj=content, mode="r|") as members:
-                    for member, stream in _plain(members, archive, wanted):
-                        records[wanted[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
+                    for member, stream in _plain(members, archive, files):
+                        records[files[member.name]] = _records(stream, member.size, f"{archive}: {member.name}")
                 while content.read(2**20):  # to the end, to verify the checksum
                     pass
         except DataError:
             raise
         except Exception as error:  # tarfile raises many kinds, also for extended headers
             raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
-    if missing := [name for name, file in wanted.items() if file not in records]:
+    if missing := [name for name, file in files.items() if file not in records]:
         raise DataError(f"{archive}: lacks {', '.join(missing)}; expected the binary version of CIFAR-10: download it again")
     return records
 
 
-def _plain(members: tarfile.TarFile, archive: Path, wanted: dict[str, str]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
+def _plain(members: tarfile.TarFile, archive: Path, files: dict[str, str]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     """Yield wanted members and their contents. Raises :class:`DataError` for a link, a folder or a device."""
     for member in members:
-        if member.name in wanted:
+        if member.name in files:
             stream = members.extractfile(member) if member.isreg() else None
             if stream is None:
                 raise DataError(f"{archive}: {member.name} is not a plain file; expected the archive that the authors publish")

@@ -107,7 +107,7 @@ def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
     Raises:
         DataError: another shape, no pixels, a dtype other than uint8 or float, or a non-finite number.
     """
-    given = array.shape
+    shape = array.shape
     if array.ndim == 2:
         raise DataError(
             f"{where}: found flat rows of shape {array.shape}, which say nothing of where a pixel is; "
@@ -120,11 +120,11 @@ def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
         array = np.moveaxis(array, 3, 1)
     if array.ndim != (4 if colour else 3) or (colour and array.shape[1] != 3):
         raise DataError(
-            f"{where}: found an array of shape {given}; expected images of shape (N, height, width), or in colour "
+            f"{where}: found an array of shape {shape}; expected images of shape (N, height, width), or in colour "
             "(N, height, width, 3) or (N, 3, height, width)"
         )
     if array.size == 0:
-        raise DataError(f"{where}: found an array of shape {given}, which holds no pixel; expected at least one image")
+        raise DataError(f"{where}: found an array of shape {shape}, which holds no pixel; expected at least one image")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array, dtype=np.float32) / np.float32(255)
     if array.dtype.kind != "f":

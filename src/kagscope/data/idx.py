@@ -105,10 +105,10 @@ def _header(stream: _Stream, path: object, dimensions: int) -> tuple[int, ...]:
 
 def _read_at_most(stream: _Stream, limit: int) -> bytes:
     """Read up to ``limit`` bytes, allocating as they arrive rather than as announced."""
-    pieces, left = [], limit
-    while left and (piece := stream.read(min(left, _CHUNK))):
+    pieces, remaining = [], limit
+    while remaining and (piece := stream.read(min(remaining, _CHUNK))):
         pieces.append(piece)
-        left -= len(piece)
+        remaining -= len(piece)
     return b"".join(pieces)
 
 

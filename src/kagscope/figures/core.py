@@ -126,5 +126,5 @@ def measure_label(score: str, measure: str, k: int = 0, names: tuple[str, str] =
     if score == "accuracy":
         return "test accuracy"
     order = f", k = {k}" if k else ""
-    beside = OVER[measure].join(names) if measure in OVER else names[1] if measure == "baseline" else ""
-    return f"{short_label(score)}{order}" + (sep + beside.strip() if beside else "")
+    reference = OVER[measure].join(names) if measure in OVER else names[1] if measure == "baseline" else ""
+    return f"{short_label(score)}{order}" + (sep + reference.strip() if reference else "")

@@ -224,8 +224,8 @@ def _zero_rows_start(results: pd.DataFrame | None, line: Line, layer: str, k: in
         return 0.99 if width else None
     if results is None or not width:
         return None
-    wanted = {"layer": layer, "k": k, "width": width, "selection": selection, "training": line.training, "score": "zero_rows"}
-    fraction = select(last_step(study_means(results)), **wanted)["value"].mean()
+    row_keys = {"layer": layer, "k": k, "width": width, "selection": selection, "training": line.training, "score": "zero_rows"}
+    fraction = select(last_step(study_means(results)), **row_keys)["value"].mean()
     return float(1 - fraction) if fraction > 0 else None
 
 
@@ -258,9 +258,9 @@ def _bars(line: pd.DataFrame, left: float) -> dict[str, float]:
 
 def _octave_ticks(ax: Axes, left: float, right: float, places: dict[str, float]) -> None:
     span = right - left
-    every = next(step for step in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if span / step <= 5)
+    step = next(n for n in (1, 2, 4, 5, 10, 20, 50, 100, 1000) if span / n <= 5)
     octaves = [
-        o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % every == 0 and o - left > 0.12 * span * bool(places)
+        o for o in range(int(np.ceil(left)), int(np.floor(right)) + 1) if o % step == 0 and o - left > 0.12 * span * bool(places)
     ]
     names = {"0": "0", "tiny": f"$<2^{{{left:g}}}$"}
     ax.set_xticks(
@@ -273,7 +273,7 @@ def _octave_ticks(ax: Axes, left: float, right: float, places: dict[str, float])
 
 
 def _grid(
-    curves: pd.DataFrame, curve: str, draw: Callable[[str, int, str | None, Axes], object], more: Sequence[Line2D] = ()
+    curves: pd.DataFrame, curve: str, draw: Callable[[str, int, str | None, Axes], object], extra: Sequence[Line2D] = ()
 ) -> Figure:
     means = curve_means(curves)
     table = select(means, curve=curve)
@@ -287,14 +287,14 @@ def _grid(
             return draw(layer, 2, training, ax)
 
         handles = line_handles(_lines(select(table, width=width, layer=layers[0]), settings.trainings[0]))
-        return study_panels(reduced, one, score=curve, handles=[*handles, *more, _note(f"(width {width}, k = 2)")])
+        return study_panels(reduced, one, score=curve, handles=[*handles, *extra, _note(f"(width {width}, k = 2)")])
     orders = sorted(int(k) for k in table["k"].unique())[:4]
     rows = []
     for layer in layers:
         titles = {k: layer_label(layer, k) for k in orders}
         rows.append([Panel(partial(draw, layer, k, None), titles[k], None if k == orders[0] else "") for k in orders])
     wide = SINGLE_COLUMN if len(orders) == 1 else min(DOUBLE_COLUMN, 2.5 * len(orders))
-    handles = [*line_handles(_lines(select(table, width=width), None)), *more, _note(f"(width {width})")]
+    handles = [*line_handles(_lines(select(table, width=width), None)), *extra, _note(f"(width {width})")]
     return draw_grid(rows, wide, 1.95 * len(layers) + 0.5, sharey=curve == "zipf", outer=True, handles=handles)
 
 

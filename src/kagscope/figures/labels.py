@@ -40,8 +40,8 @@ def axis_label(name: str, *, unit: bool = False) -> str:
 
 def outcome_label(outcome: str) -> str:
     """Label of an outcome of a study: ``pgd_linf_0.1`` is the accuracy under PGD with this norm and radius."""
-    attack, _, rest = outcome.partition("_")
-    norm, _, radius = rest.partition("_")
+    attack, _, suffix = outcome.partition("_")
+    norm, _, radius = suffix.partition("_")
     if attack in ("pgd", "fgsm") and radius:
         return f"accuracy under {attack.upper()} ({NORM_LABELS.get(norm, norm)}, ε = {radius})"
     return OUTCOMES.get(outcome, outcome.replace("_", " "))

@@ -82,8 +82,8 @@ def plot_relation(
                 alpha=0.8,
                 label=f"{axis_label(by)} {value_label(group)}",
             )
-        what = f"{short_label(score)}{f', k = {k}' if k else ''},\n{layer or 'whole net'}"
-        ax.set_xlabel(what + (", trained / initial" if measure == "ratio" else ""))
+        label = f"{short_label(score)}{f', k = {k}' if k else ''},\n{layer or 'whole net'}"
+        ax.set_xlabel(label + (", trained / initial" if measure == "ratio" else ""))
         ax.set_ylabel(outcome_label(outcome).replace(" (", "\n("))
         ax.set_title(_describe(points, relations, layer, k, score, outcome), fontsize=6.5, fontweight="normal", loc="left")
         if legend:  # above the title
@@ -115,22 +115,22 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
         scatters = lower.subplots(1, len(outcomes), squeeze=False)[0]
         for outcome, ax in zip(outcomes, forests, strict=True):
             plot_correlations(relations, outcome=outcome, ax=ax, legend=False)
-        most = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
-        panels = [(ax, partial(_scatter, nets, runs, relations, by, r)) for ax, r in zip(scatters, most, strict=True)]
+        best = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
+        panels = [(ax, partial(_scatter, nets, runs, relations, by, r)) for ax, r in zip(scatters, best, strict=True)]
         draw_each([(*panel, "not measured") for panel in panels])
         figure_legend(lower, scatters[0].get_legend_handles_labels()[0])
     return figure
 
 
-def _scatter(nets: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, by: str, most: dict[Any, Any], ax: Axes) -> Axes:
-    which: dict[str, Any] = {
-        "score": str(most["score"]),
-        "k": int(most["k"]),
-        "layer": str(most["layer"]),
-        "measure": str(most["measure"]),
+def _scatter(nets: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, by: str, best: dict[Any, Any], ax: Axes) -> Axes:
+    key: dict[str, Any] = {
+        "score": str(best["score"]),
+        "k": int(best["k"]),
+        "layer": str(best["layer"]),
+        "measure": str(best["measure"]),
         "by": by,
     }
-    return plot_relation(nets, runs, outcome=str(most["outcome"]), relations=relations, ax=ax, legend=False, **which)
+    return plot_relation(nets, runs, outcome=str(best["outcome"]), relations=relations, ax=ax, legend=False, **key)
 
 
 def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:

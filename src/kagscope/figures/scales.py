@@ -62,8 +62,8 @@ def plot_pr_by_radius(
     means = study_means(results)
     table = _by_scale(means, "ball", layer, k, score)
     largest = float(table["scale"].max())
-    whole = float(np.hypot(image_shape[-2] - 1, image_shape[-1] - 1)) if image_shape else 0.0
-    table["scale"] = table["scale"].fillna(whole if whole > 1.05 * largest else BEYOND * largest)
+    diagonal = float(np.hypot(image_shape[-2] - 1, image_shape[-1] - 1)) if image_shape else 0.0
+    table["scale"] = table["scale"].fillna(diagonal if diagonal > 1.05 * largest else BEYOND * largest)
     return _plot_ratios(table, Settings.of(means), score, k, training, "ball radius (pixels)", ax, legend)
 
 

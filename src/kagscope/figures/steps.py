@@ -216,8 +216,8 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
     Raises:
         NothingToPlot: there is none.
     """
-    whole = select(summary, selection="all")
-    scores = [s for s in SCORES if _steps(whole, s, "value") > 1]
+    all_columns = select(summary, selection="all")
+    scores = [s for s in SCORES if _steps(all_columns, s, "value") > 1]
     if not scores:
         raise NothingToPlot("no score was measured at more than one step")
 
@@ -226,7 +226,7 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
         plot_by_step(summary, score=s.score, k=s.k, measure=measure, ax=ax, legend=False)
 
     rows = wrap([Panel(partial(draw, s)) for s in scores], 2)
-    looks = layer_looks(select(whole, score=scores[0].score, k=scores[0].k)["layer"])
+    looks = layer_looks(select(all_columns, score=scores[0].score, k=scores[0].k)["layer"])
     handles = [legend_line(**look) for look in looks.values()]
     return draw_grid(rows, 3.4 * min(2, len(scores)), 2.1 * len(rows) + 0.4, handles=handles)
 
@@ -272,9 +272,9 @@ def _steps(table: pd.DataFrame, shown: StepScore, measure: str | None = None) ->
     return int(chosen.loc[chosen[measure or shown.measure].notna(), "step"].nunique())
 
 
-def _spread_values(values: pd.Series[Any], most: int) -> list[Any]:
+def _spread_values(values: pd.Series[Any], count: int) -> list[Any]:
     """At most ``most`` evenly chosen distinct values with both ends, numbers in order and names as they appear."""
     distinct: Sequence[Any] = list(pd.unique(values))
     distinct = sorted(distinct) if pd.api.types.is_numeric_dtype(values) else distinct
-    indices = np.unique(np.linspace(0, len(distinct) - 1, min(most, len(distinct))).round().astype(int))
+    indices = np.unique(np.linspace(0, len(distinct) - 1, min(count, len(distinct))).round().astype(int))
     return [distinct[index] for index in indices]

@@ -57,8 +57,8 @@ def plot_unit_weights(
     tall, wide = high + 1, across + 1
     mosaic = np.full((rows * tall - 1, columns * wide - 1), np.nan)
     for i, unit in enumerate(order):
-        top, left = i // columns * tall, i % columns * wide
-        mosaic[top : top + high, left : left + across] = pictures[unit]
+        top, column = i // columns * tall, i % columns * wide
+        mosaic[top : top + high, column : column + across] = pictures[unit]
     with style():
         ax = new_axes(ax, SINGLE_COLUMN, min(8.0, 0.78 * SINGLE_COLUMN * mosaic.shape[0] / mosaic.shape[1] + 0.25))
         ax.grid(False)

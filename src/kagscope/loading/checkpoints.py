@@ -47,14 +47,14 @@ def find_checkpoints(names: str | os.PathLike[str] | Sequence[str | os.PathLike[
         InputError: nothing is given, a path has no number, or two have the same step.
         DataError: a pattern matches no file. A name that is not a file is kept and fails when it is read.
     """
-    given: list[Any] = list(names) if isinstance(names, Iterable) and not isinstance(names, str | bytes) else [names]
-    for name in given:
+    patterns: list[Any] = list(names) if isinstance(names, Iterable) and not isinstance(names, str | bytes) else [names]
+    for name in patterns:
         if not isinstance(name, str | os.PathLike):
             kind = type(name).__name__
             raise InputError(f"checkpoints are of type {kind}; expected files or patterns, or weights by step, {{0: state_dict}}")
-    if not given:
+    if not patterns:
         raise InputError("no checkpoint was given; expected files, or a pattern such as 'run/step_*.safetensors'")
-    paths = list(dict.fromkeys(path for name in given for path in _expand(os.fspath(name))))
+    paths = list(dict.fromkeys(path for name in patterns for path in _expand(os.fspath(name))))
     checkpoints = sorted(
         (Checkpoint(step, Path(path)) for step, path in zip(_steps(paths), paths, strict=True)),
         key=lambda c: c.step,
@@ -73,9 +73,9 @@ def _expand(name: str) -> list[str]:
     paths = [path for path in glob.glob(name, recursive=True) if not Path(path).is_dir() or weights_in(Path(path))]
     if not paths:
         folder = Path(name).parent
-        beside = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []
-        content = f"; {folder} holds {listing(sorted(Path(b).name for b in beside), 4)}" if beside else ""
-        raise DataError(f"no file is named like {name!r}{close_names(name, beside, 1) or content}")
+        entries = [str(entry) for entry in folder.iterdir()] if folder.is_dir() else []
+        content = f"; {folder} holds {listing(sorted(Path(b).name for b in entries), 4)}" if entries else ""
+        raise DataError(f"no file is named like {name!r}{close_names(name, entries, 1) or content}")
     return paths
 
 

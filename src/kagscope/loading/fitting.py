@@ -66,8 +66,8 @@ def match_names(
             "save the one to measure, for example as safetensors"
         )
     if inside:
-        ((dropped, (renamed, left)),) = inside.items()
-        say(f"{where}: left {listing(left)}, which {'is' if len(left) == 1 else 'are'} not the model's")
+        ((dropped, (renamed, ignored)),) = inside.items()
+        say(f"{where}: left {listing(ignored)}, which {'is' if len(ignored) == 1 else 'are'} not the model's")
     _check_names(expected, renamed, f"{where} (after dropping {dropped})" if dropped else where)
     for name, tensor in expected.items():
         if kind := unusable_kind(renamed[name], tensor):
@@ -83,15 +83,15 @@ def match_names(
     return {ours.get(name, name): tensor for name, tensor in renamed.items()} | kept
 
 
-def unusable_kind(given: Any, expected: Tensor) -> str:
-    """Description of ``given`` if it cannot provide a tensor's numbers, whatever its shape; else ""."""
-    if not isinstance(given, Tensor):
-        return f"of type {type(given).__name__}"
+def unusable_kind(value: Any, expected: Tensor) -> str:
+    """Description of ``value`` if it cannot provide a tensor's numbers, whatever its shape; else ""."""
+    if not isinstance(value, Tensor):
+        return f"of type {type(value).__name__}"
     kinds = {
-        "on the meta device, without values": given.is_meta,
-        "quantised": given.is_quantized,
-        "sparse or nested": given.layout != expected.layout,
-        "complex": given.is_complex() and not expected.is_complex(),
+        "on the meta device, without values": value.is_meta,
+        "quantised": value.is_quantized,
+        "sparse or nested": value.layout != expected.layout,
+        "complex": value.is_complex() and not expected.is_complex(),
     }
     return next((kind for kind, so in kinds.items() if so), "")
 

@@ -48,8 +48,8 @@ def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Pub
         InputError: the library is missing, the name is unknown, there are no safetensors, or there is no network.
     """
     kind, _, name = spec.partition(":")
-    given = dict(arguments or {})
-    if other := sorted(given.keys() - {"revision"}):
+    options = dict(arguments or {})
+    if other := sorted(options.keys() - {"revision"}):
         raise InputError(f"{spec} takes no argument {listing(other)}; expected revision alone")
     if not name:
         raise InputError(f"{spec} names no model; expected a name after the colon, such as hf:prajjwal1/bert-tiny")
@@ -57,7 +57,7 @@ def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Pub
         library = importlib.import_module(LIBRARIES[kind])
     except ImportError:
         raise InputError(f"{spec} needs {LIBRARIES[kind]}, which is not installed; pip install {LIBRARIES[kind]}") from None
-    revision = None if given.get("revision") is None else str(given["revision"])
+    revision = None if options.get("revision") is None else str(options["revision"])
     with _no_warnings():
         return _load_timm(library, spec, name, revision) if kind == "timm" else _load_transformers(library, spec, name, revision)
 
@@ -76,15 +76,15 @@ def _no_warnings() -> Iterator[None]:
 
 def _load_transformers(library: Any, spec: str, name: str, revision: str | None) -> PublishedModel:
     folder = Path(name).expanduser()
-    here = folder.is_dir()
-    wanted: dict[str, Any] = {} if revision is None else {"revision": revision}
+    is_folder = folder.is_dir()
+    options: dict[str, Any] = {} if revision is None else {"revision": revision}
     try:
         model = library.AutoModel.from_pretrained(
-            str(folder) if here else name, use_safetensors=True, trust_remote_code=False, **wanted
+            str(folder) if is_folder else name, use_safetensors=True, trust_remote_code=False, **options
         )
     except Exception as error:  # hub, configuration and file errors differ between libraries
         raise InputError(f"{spec}: {_reason(error)}") from error
-    if here:
+    if is_folder:
         return PublishedModel(model.eval(), _digest(folder))
     return PublishedModel(model.eval(), str(getattr(model.config, "_commit_hash", None) or revision or "unknown"))
 

@@ -49,12 +49,12 @@ class LoadedInputs:
 
     def evenly(self, points: int) -> LoadedInputs:
         """Select ``points`` evenly spaced inputs, including the first and last. Raises :class:`InputError`."""
-        taken = choose_evenly(len(self), points, self.name)
-        rows = torch.from_numpy(taken)
+        indices = choose_evenly(len(self), points, self.name)
+        rows = torch.from_numpy(indices)
         inputs = self.inputs
         chosen = inputs[rows] if isinstance(inputs, Tensor) else {key: tensor[rows] for key, tensor in inputs.items()}
         labels = None if self.labels is None else self.labels[rows]
-        return replace(self, inputs=chosen, labels=labels, points=self.points[taken])
+        return replace(self, inputs=chosen, labels=labels, points=self.points[indices])
 
 
 def load_inputs(
@@ -86,8 +86,8 @@ def load_inputs(
         raise InputError(f"split is {split!r}; expected test or train")
     inputs, labels, image_shape, left_out = _source(name, split, required)
     tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-    every = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name), left_out)
-    source = every if points is None else every.evenly(points)
+    loaded = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name), left_out)
+    source = loaded if points is None else loaded.evenly(points)
     for key, tensor in (source.inputs if isinstance(source.inputs, dict) else {"inputs": source.inputs}).items():
         _check(tensor, f"{name}: {key}")
     if shape is None:
@@ -184,22 +184,22 @@ def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[
     """Choose the arrays that are inputs and labels."""
     label_name, input_name = _first(arrays, LABEL_NAMES, split), _first(arrays, INPUT_NAMES, split)
     labels = arrays.get(label_name)
-    rest = {key: value for key, value in arrays.items() if key not in LABEL_NAMES}
-    if len(required) > 1 and all(key in rest for key in required):
+    others = {key: value for key, value in arrays.items() if key not in LABEL_NAMES}
+    if len(required) > 1 and all(key in others for key in required):
         input_name = ""
-    elif not input_name and len(rest) == 1:
-        input_name = next(iter(rest))
+    elif not input_name and len(others) == 1:
+        input_name = next(iter(others))
     if labels is not None and (labels.ndim != 1 or labels.is_floating_point()):
         raise DataError(f"{path}: labels are {_kind(labels)}; expected integers (N,)")
     labels = None if labels is None else labels.long()
     if not input_name:
-        if not rest:
+        if not others:
             raise DataError(f"{path}: holds {listing(arrays)} and no inputs; name them inputs")
-        return {key: _scale(value) for key, value in rest.items()}, labels, None, ()
+        return {key: _scale(value) for key, value in others.items()}, labels, None, ()
     inputs = arrays[input_name]
     pixels = inputs.is_floating_point() or inputs.dtype == torch.uint8
     known = {f"{prefix}{name}" for prefix in ("", *(f"{part}_" for part in SPLITS)) for name in INPUT_NAMES + LABEL_NAMES}
-    left_out = tuple(key for key in rest if key not in known | {input_name})
+    left_out = tuple(key for key in others if key not in known | {input_name})
     return _scale(inputs), labels, image_shape_of(tuple(inputs.shape[1:])) if pixels else None, left_out
 
 

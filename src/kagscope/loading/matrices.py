@@ -69,8 +69,8 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
     matrices = content[LENS]
     wrong = [str(layer) for layer, matrix in matrices.items() if not _is_matrix(matrix)]
     if wrong or not matrices:
-        what = f"layer {listing(wrong)} of {LENS} is not a floating-point matrix" if wrong else f"{LENS} holds no layer"
-        raise DataError(f"{path}: {what}; {EXPECTED}")
+        problem = f"layer {listing(wrong)} of {LENS} is not a floating-point matrix" if wrong else f"{LENS} holds no layer"
+        raise DataError(f"{path}: {problem}; {EXPECTED}")
     facts = {name: _plain(content[name]) for name in ABOUT if name in content}
     facts = {name: value for name, value in facts.items() if isinstance(value, int | float | str | list)}
     size, sources = facts.get("d_model"), facts.get("source_layers")

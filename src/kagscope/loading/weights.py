@@ -171,11 +171,11 @@ _CONVERT = (
 def _refusal(error: Exception) -> str:
     """Summarise PyTorch's message in one line."""
     text = str(error)
-    asked = re.search(r"GLOBAL (\S+)", text) or re.search(r"(?:unsupported|Unsupported) (?:class|global) (\S+)", text)
-    if asked:
-        wanted = asked.group(1).strip("'\"`,")
-        whole = " (the whole model was pickled, not its state_dict())" if ".nn.modules." in wanted else ""
-        return f"refused: this pickle asks for {wanted}{whole}, and a pickle can run any code when it is opened; {_CONVERT}"
+    match = re.search(r"GLOBAL (\S+)", text) or re.search(r"(?:unsupported|Unsupported) (?:class|global) (\S+)", text)
+    if match:
+        name = match.group(1).strip("'\"`,")
+        hint = " (the whole model was pickled, not its state_dict())" if ".nn.modules." in name else ""
+        return f"refused: this pickle asks for {name}{hint}, and a pickle can run any code when it is opened; {_CONVERT}"
     if "TorchScript" in text:
         return (
             "refused: this is a TorchScript program, not weights; expected a state dict, such as "
@@ -193,8 +193,8 @@ def _state_dict(content: Mapping[Any, Any], path: Path, say: Say) -> dict[str, T
     named = [key for key in NESTED if key in candidates]
     if named or len(candidates) == 1:
         key = (named or candidates)[0]
-        left = [str(other) for other in content if other != key]
-        say(f"{path}: took {key!r}" + (f"; left {listing(left)}" if left else ""))
+        ignored = [str(other) for other in content if other != key]
+        say(f"{path}: took {key!r}" + (f"; left {listing(ignored)}" if ignored else ""))
         return _tensors(content[key])
     if len(candidates) > 1:
         raise DataError(
@@ -204,8 +204,8 @@ def _state_dict(content: Mapping[Any, Any], path: Path, say: Say) -> dict[str, T
     tensors = _tensors(content)
     if not tensors:
         raise DataError(f"{path}: holds no weights (found {listing(content) or 'nothing'}); expected a state dict")
-    if left := [str(key) for key in content if key not in tensors]:
-        say(f"{path}: left out {listing(left)}, which {'is not a tensor' if len(left) == 1 else 'are not tensors'}")
+    if ignored := [str(key) for key in content if key not in tensors]:
+        say(f"{path}: left out {listing(ignored)}, which {'is not a tensor' if len(ignored) == 1 else 'are not tensors'}")
     return tensors
 
 

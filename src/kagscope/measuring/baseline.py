@@ -28,7 +28,7 @@ def baselines(model: nn.Module, baseline: Any, seeds: int | Sequence[int], notes
 
     Args:
         model: the network measured.
-        given: None, a module, a state dict, the path of a checkpoint, or "reinit".
+        baseline: None, a module, a state dict, the path of a checkpoint, or "reinit".
         seeds: number of seeds for "reinit", or a list of them.
         notes: remarks on the baseline are appended.
 

@@ -95,7 +95,7 @@ class LayerState:
         items: (P, 2) int: data point, as an index into the inputs, and token (-1 if there are none) of each Jacobian, in order
             of measurement; expensive scores are measured at the first ones.
         scores: values by (k, selection, score).
-        visited: moments with a histogram of the first items, batch after batch, by (k, selection).
+        enumerated: moments with a histogram of the first items, batch after batch, by (k, selection).
         row_means: row means of the k-minor matrix at the first items, (P, rows), by k.
         row_norms: means of |J| over the columns at the points of the budget, (U, m); None if not needed.
         output_slopes: largest |d output / d unit| at the same points, (U, n); only for the map "output".

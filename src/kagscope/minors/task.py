@@ -88,7 +88,7 @@ class Task:
         count: number of its column subsets; None if there are too many to count.
         layout: positions of the columns.
         wanted: names of moments.
-        exact: never sample.
+        method: "exact", "sampled", or "auto" for the cheaper one that is allowed.
         rel_error: relative standard error that sampling aims at.
         seed: seed of the sampling.
         memory_budget: bytes.

@@ -74,9 +74,9 @@ def observe(
             forward(model, batch)
         observer.finish()
     observations = [observer.observation(group) for group in groups]
-    for group, seen in zip(groups, observations, strict=True):
-        numbers = [bound for batch in seen.ranges for bound in (batch.low, batch.high)]
-        if not all(np.isfinite(batch).all() for batch in ([] if seen.row is None else [seen.row]) + numbers):
+    for group, observation in zip(groups, observations, strict=True):
+        numbers = [bound for batch in observation.ranges for bound in (batch.low, batch.high)]
+        if not all(np.isfinite(batch).all() for batch in ([] if observation.row is None else [observation.row]) + numbers):
             raise InputError(
                 f"units or slopes of layer {group.makers[0].name!r} are NaN or infinite at these inputs; check the model"
             )
@@ -210,19 +210,19 @@ NO_BIAS = "constant but not 0, and the next layer has no bias that could take it
 LAST = "the last of its layer"
 
 
-def row_ratios(seen: Observation) -> np.ndarray:
+def row_ratios(observation: Observation) -> np.ndarray:
     """(m,) largest row norm of each unit relative to the largest in its layer."""
-    assert seen.row is not None
-    return _ratio(seen.row, seen.row.max())
+    assert observation.row is not None
+    return _ratio(observation.row, observation.row.max())
 
 
-def spread_ratios(group: UnitGroup, seen: Observation, rounding: float) -> np.ndarray:
+def spread_ratios(group: UnitGroup, observation: Observation, rounding: float) -> np.ndarray:
     """(m,) range of each unit's value relative to the widest in its layer; the widest over columns and readers.
 
     Ranges within ``rounding`` of the largest value count as zero.
     """
     widest = np.zeros(group.size)
-    for reader, value_range in zip(group.readers, seen.ranges, strict=True):
+    for reader, value_range in zip(group.readers, observation.ranges, strict=True):
         spread = value_range.high - value_range.low
         steady = spread <= 4 * rounding * np.maximum(np.abs(value_range.low), np.abs(value_range.high))
         ratios = _ratio(np.where(steady, 0.0, spread), spread.max())
@@ -234,7 +234,7 @@ def _ratio(values: np.ndarray, largest: float) -> np.ndarray:
     return np.divide(values, largest, out=np.zeros_like(values), where=values > 0)
 
 
-def judge(group: UnitGroup, seen: Observation, tolerance: float, rounding: float) -> Verdict:
+def judge(group: UnitGroup, observation: Observation, tolerance: float, rounding: float) -> Verdict:
     """Decide which units are constant within ``tolerance``, which of them are kept, and why.
 
     A unit is constant if its row is at most ``tolerance`` times the largest row of its layer, and its values, in every column
@@ -242,19 +242,19 @@ def judge(group: UnitGroup, seen: Observation, tolerance: float, rounding: float
 
     Args:
         group: the group of units.
-        seen: observed rows and ranges.
+        observation: rows and ranges of its units.
         tolerance: relative tolerance, at least 0.
         rounding: relative rounding of the model's dtype.
     """
-    flat = row_ratios(seen) <= tolerance
-    same = spread_ratios(group, seen, rounding) <= tolerance
-    return retract_removals(group, flat & same, seen, tolerance, {VARIES: flat & ~same})
+    flat = row_ratios(observation) <= tolerance
+    same = spread_ratios(group, observation, rounding) <= tolerance
+    return retract_removals(group, flat & same, observation, tolerance, {VARIES: flat & ~same})
 
 
 def retract_removals(
     group: UnitGroup,
     remove: np.ndarray,
-    seen: Observation,
+    observation: Observation,
     tolerance: float = 0.0,
     keep: Mapping[str, np.ndarray] | None = None,
 ) -> Verdict:
@@ -263,7 +263,7 @@ def retract_removals(
     A value of at most ``tolerance`` times the widest range of its layer need not be folded.
     """
     keep = dict(keep or {})
-    for reader, value_range in zip(group.readers, seen.ranges, strict=True):
+    for reader, value_range in zip(group.readers, observation.ranges, strict=True):
         small = _all_columns(np.abs(value_range.mean) <= tolerance * (value_range.high - value_range.low).max(), reader)
         foldable = reader.layer.bias is not None or reader.layer.takes_bias
         for bars, reason in ((reader.layer.zero_padded, PADDED), (not foldable, NO_BIAS)):

@@ -34,7 +34,7 @@ def measure_effect(before: nn.Module, after: nn.Module, inputs: Inputs, size: in
     """
     changes: dict[int, float] = {}
     largest: dict[int, float] = {}
-    right, seen = [0, 0], 0
+    right, counted = [0, 0], 0
     for batch in batches(inputs, size):
         with torch.no_grad():
             old, new = outputs(forward(before, batch)), outputs(forward(after, batch))
@@ -46,8 +46,8 @@ def measure_effect(before: nn.Module, after: nn.Module, inputs: Inputs, size: in
                 largest_one = float(before_output.abs().nan_to_num(0.0, posinf=0.0).max())
                 largest[index] = max(largest.get(index, torch.finfo(before_output.dtype).tiny), largest_one)
         if labels is not None:
-            answers = labels[seen : seen + batch.count]
-            seen += batch.count
+            answers = labels[counted : counted + batch.count]
+            counted += batch.count
             right = [
                 count + int((pair[0].argmax(-1).cpu() == answers).sum()) for count, pair in zip(right, (old, new), strict=True)
             ]
@@ -68,8 +68,8 @@ def check_labels(labels: Any, shapes: tuple[tuple[int, ...], ...], points: int) 
         raise InputError(f"labels are {type(labels).__name__} that hold no numbers ({error}); expected integers") from error
     expected = (points, *shapes[0][1:-1]) if shapes and len(shapes[0]) > 1 else None
     if answers.is_floating_point() or answers.is_complex() or tuple(answers.shape) != expected:
-        wanted = f"integers of shape {expected}" if expected else "none, for an output without classes"
-        raise InputError(f"labels have shape {tuple(answers.shape)} and dtype {answers.dtype}; expected {wanted}")
+        requirement = f"integers of shape {expected}" if expected else "none, for an output without classes"
+        raise InputError(f"labels have shape {tuple(answers.shape)} and dtype {answers.dtype}; expected {requirement}")
     return answers.long()
 
 

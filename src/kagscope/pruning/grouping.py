@@ -274,7 +274,7 @@ def _track(call: FunctionCall, tag: _Tag, index: int, shape: tuple[int, ...]) ->
     ahead = [1] * tag.axis + [size * width] + [1] * (len(shape) - tag.axis - 1)
     probe = entries.reshape(ahead).expand(shape).contiguous()
     places = itertools.count()
-    args, kwargs = tree_map_only(Tensor, lambda given: probe if next(places) == index else given, (call.args, call.kwargs))
+    args, kwargs = tree_map_only(Tensor, lambda tensor: probe if next(places) == index else tensor, (call.args, call.kwargs))
     try:
         result = call.function(*args, **kwargs)
     except (RuntimeError, TypeError):

@@ -60,9 +60,9 @@ def prune(
     check_model(model)
     with preserve_model(model):  # attributes of its classes too, which its copies share
         traced = trace(model, inputs)
-        seen = _observe(traced, rows=True)
-        judged = judge_groups(traced, seen, tolerance)
-        return describe(traced, seen, judged, tolerance, labels=labels, flops=True, latency=latency)
+        observed = _observe(traced, rows=True)
+        judged = judge_groups(traced, observed, tolerance)
+        return describe(traced, observed, judged, tolerance, labels=labels, flops=True, latency=latency)
 
 
 def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray]) -> tuple[nn.Module, Pruning]:
@@ -89,14 +89,14 @@ def remove_units(model: nn.Module, inputs: Any, units: Mapping[str, np.ndarray])
         for name, mask in units.items():
             group = _find_group(traced, name)
             masks[id(group)] = masks.get(id(group), False) | _check(name, mask, group.size)
-        seen = _observe(traced, rows=False)
+        observed = _observe(traced, rows=False)
         verdicts = {
             index: retract_removals(
                 traced.groups[index], masks.get(id(traced.groups[index]), np.zeros(traced.groups[index].size, bool)), observation
             )
-            for index, observation in seen.items()
+            for index, observation in observed.items()
         }
-        return describe(traced, seen, verdicts, None)
+        return describe(traced, observed, verdicts, None)
 
 
 def _observe(traced: Traced, *, rows: bool) -> dict[int, Observation]:
@@ -111,7 +111,7 @@ def _observe(traced: Traced, *, rows: bool) -> dict[int, Observation]:
         for group in groups:
             group.block("the forward pass takes other steps for other inputs")
         return {}
-    return {index: seen for index, seen in zip(indices, seen_groups, strict=True) if not traced.groups[index].reason}
+    return {index: row for index, row in zip(indices, seen_groups, strict=True) if not traced.groups[index].reason}
 
 
 def _find_group(traced: Traced, name: str) -> UnitGroup:

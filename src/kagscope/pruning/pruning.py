@@ -86,10 +86,10 @@ class Pruning:
         Raises:
             InputError: a tolerance is negative or NaN, or the pruned units were named.
         """
-        traced, seen, labels = self._rows()
+        traced, observed, labels = self._rows()
         rows = []
         for tolerance in [check_tolerance(value) for value in tolerances]:
-            cuts, _ = decide(traced, seen, judge_groups(traced, seen, tolerance))
+            cuts, _ = decide(traced, observed, judge_groups(traced, observed, tolerance))
             smaller = remove_cuts(traced.source, cuts)
             effect = measure_effect(traced.model, smaller, traced.inputs, traced.batch_size, labels)
             units = sum(int(cut.gone.sum()) * len(cut.group.makers) for cut in cuts)
@@ -105,11 +105,11 @@ class Pruning:
         Raises:
             InputError: the pruned units were named.
         """
-        traced, seen, _ = self._rows()
+        traced, observed, _ = self._rows()
         least_by_layer: dict[str, np.ndarray] = {}
         for index, group in enumerate(traced.groups):
-            if index in seen:
-                least = np.maximum(row_ratios(seen[index]), spread_ratios(group, seen[index], rounding_of(traced)))
+            if index in observed:
+                least = np.maximum(row_ratios(observed[index]), spread_ratios(group, observed[index], rounding_of(traced)))
                 least_by_layer |= {layer.name: least.copy() for layer in group.makers}
         return least_by_layer
 
@@ -125,14 +125,14 @@ class Pruning:
         return plain | {"kept": [asdict(kept) | {"units": list(kept.units)} for kept in self.kept]}
 
     def __repr__(self) -> str:
-        what = "units that were named" if self.tolerance is None else f"tolerance {self.tolerance:g}"
+        criterion = "units that were named" if self.tolerance is None else f"tolerance {self.tolerance:g}"
         gone, total = sum(map(len, self.removed.values())), sum(self.units.values())
-        lines = [f"Pruning ({what}): {gone} of {total} units removed"]
+        lines = [f"Pruning ({criterion}): {gone} of {total} units removed"]
         width = max(map(len, [*self.units, ""])) + 2
         lines += [f"  {name:<{width}}{len(self.removed[name])} of {size}" for name, size in self.units.items()]
         lines += [f"  kept in {kept.layer}: {_list_units(kept.units)}: {kept.reason}" for kept in self.kept]
         for reason in dict.fromkeys(self.skipped.values()):
-            names = tuple(name for name, why in self.skipped.items() if why == reason)
+            names = tuple(name for name, text in self.skipped.items() if text == reason)
             lines.append(f"  left alone{' ' if any(names) else ''}{_list_units(names, 4)}: {reason}")
         change = f"{self.largest_absolute_change:.3g}"
         if self.largest_absolute_change:
@@ -232,12 +232,12 @@ def _unused_modules(traced: Traced) -> dict[str, str]:
     """Modules whose weights no call of a Linear layer or convolution was seen to use, or a note that there was no such call."""
     if not traced.groups:
         return {"": "no Linear layer or convolution was seen in the forward pass"}
-    seen = {id(layer.weight.tensor) for group in traced.groups for layer in group.makers}
+    used = {id(layer.weight.tensor) for group in traced.groups for layer in group.makers}
     return {
         name: "it was not seen at work as a Linear layer or convolution"
         for name, module in traced.model.named_modules()
         if any(
-            weight is not None and "weight" in attribute and weight.ndim > 1 and id(weight) not in seen
+            weight is not None and "weight" in attribute and weight.ndim > 1 and id(weight) not in used
             for attribute, weight in module._parameters.items()
         )
     }
@@ -247,5 +247,5 @@ def _indices(mask: np.ndarray) -> tuple[int, ...]:
     return tuple(int(unit) for unit in np.flatnonzero(mask))
 
 
-def _list_units(units: tuple[Any, ...], most: int = 8) -> str:
-    return ", ".join(map(str, units[:most])) + (f", … ({len(units)})" if len(units) > most else "")
+def _list_units(units: tuple[Any, ...], limit: int = 8) -> str:
+    return ", ".join(map(str, units[:limit])) + (f", … ({len(units)})" if len(units) > limit else "")

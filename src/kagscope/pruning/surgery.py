@@ -32,8 +32,8 @@ class Cut:
     constants: tuple[np.ndarray, ...]
 
     @classmethod
-    def of(cls, group: UnitGroup, gone: np.ndarray, seen: Observation) -> Cut:
-        return cls(group, gone, tuple(value_range.mean for value_range in seen.ranges))
+    def of(cls, group: UnitGroup, gone: np.ndarray, observation: Observation) -> Cut:
+        return cls(group, gone, tuple(value_range.mean for value_range in observation.ranges))
 
 
 def remove_cuts(model: nn.Module, cuts: Sequence[Cut]) -> nn.Module:
@@ -86,12 +86,12 @@ def _fold(modules: Mapping[str, nn.Module], reader: Reader, gone: np.ndarray, co
 
 
 @torch.no_grad()
-def _shrink(modules: Mapping[str, nn.Module], weight: Weight, kept: Tensor, axis: int, what: str) -> None:
+def _shrink(modules: Mapping[str, nn.Module], weight: Weight, kept: Tensor, axis: int, name: str) -> None:
     """Keep only some entries along an axis, and update the module's size attribute."""
     owner = modules[weight.path]
     old = getattr(owner, weight.attribute)
     _set(modules, weight, old.index_select(axis, kept.to(old.device)))
-    for size in SIZES[what]:
+    for size in SIZES[name]:
         if getattr(owner, size, None) == old.shape[axis]:
             setattr(owner, size, len(kept))
 

@@ -68,29 +68,29 @@ def trace(model: nn.Module, inputs: Any) -> Traced:
     model = unwrap(model)
     for name, module in model.named_modules():
         if isinstance(module, torch.jit.ScriptModule):
-            what = f"its part {name!r}" if name else "it"
-            raise InputError(f"the model cannot be cut, since {what} is TorchScript; give the Python module it was made from")
-    given = _convert_inputs(model, as_inputs(inputs, model=model))
+            subject = f"its part {name!r}" if name else "it"
+            raise InputError(f"the model cannot be cut, since {subject} is TorchScript; give the Python module it was made from")
+    arguments = _convert_inputs(model, as_inputs(inputs, model=model))
     source = _copy(model).eval().requires_grad_(False)
     copied = copy.deepcopy(source)
     for module in copied.modules():  # gradient hooks must not run
         module._backward_hooks.clear()
         module._backward_pre_hooks.clear()
-    sample = given.take(slice(0, SAMPLE))
+    sample = arguments.take(slice(0, SAMPLE))
     try:
         with torch.enable_grad():
             recording = record(copied, sample)
     except InputError:
         raise
     except Exception as error:  # anything can be in a forward pass
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in given.tensors().values())
-        hint = _batch_hint(copied, given)
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in arguments.tensors().values())
+        hint = _batch_hint(copied, arguments)
         raise InputError(f"the model cannot take these inputs, of shape {shapes}: {short(error)}{hint}") from error
     modes = {name: module.training for name, module in model.named_modules()}
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     numbers = sum(math.prod(shape) for call in recording.calls for shape in call.out_shapes)
     batch = max(1, MEMORY * sample.count // (8 * max(numbers, 1)))
-    return Traced(copied, source, modes, trainable, given, sample, batch, recording, unit_groups(copied, recording))
+    return Traced(copied, source, modes, trainable, arguments, sample, batch, recording, unit_groups(copied, recording))
 
 
 def _batch_hint(model: nn.Module, inputs: Inputs) -> str:
@@ -105,9 +105,9 @@ def _batch_hint(model: nn.Module, inputs: Inputs) -> str:
 
 def _copy(model: nn.Module) -> nn.Module:
     """Copy a model; tensors left in modules by a forward pass, such as attention weights, are detached."""
-    left = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    stored = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
     try:
-        return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in left if tensor.grad_fn is not None})
+        return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in stored if tensor.grad_fn is not None})
     except (RuntimeError, TypeError) as error:
         raise InputError(f"the model cannot be copied ({' '.join(str(error).split())}); remove what cannot from it") from error
 

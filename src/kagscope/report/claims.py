@@ -73,9 +73,9 @@ def _row(claim: Mapping[str, Any]) -> dict[str, Any]:
     number = name[:1] if name[:1] in EVIDENCE else ""
     numbers = {key: claim.get(key) for key in ("effect", "ci_low", "ci_high", "p_value", "n")}
     low, high = numbers["ci_low"], numbers["ci_high"]
-    whole = str(claim.get("statement", ""))
-    statement, remark = match.groups() if (match := REMARKED.fullmatch(whole)) else (whole, "")
-    csv = [[name], [whole], [verdict], [numbers["effect"], decided_by], [low, high]]
+    full_statement = str(claim.get("statement", ""))
+    statement, remark = match.groups() if (match := REMARKED.fullmatch(full_statement)) else (full_statement, "")
+    csv = [[name], [full_statement], [verdict], [numbers["effect"], decided_by], [low, high]]
     return {
         "mark": number or name,
         "short": SHORT.get(number, ""),

@@ -33,7 +33,7 @@ def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> 
     """
     table = comparisons[comparisons["axis"] == axis]
     table = table.assign(p=corrected_p(table))
-    whole = table["selection"].isin(["all", ""])
+    all_columns = table["selection"].isin(["all", ""])
     figures = []
     for category in table["category"].unique():
         caption = f"{category} over {table['first'].iloc[0]}, each score with its 95% interval; filled: differs after correction"
@@ -42,9 +42,9 @@ def comparison_section(comparisons: pd.DataFrame, axis: str, file: str = "") -> 
         except NothingToPlot:
             continue
         figures.append((caption, embed(figure)))
-    tables = [_effects(table[whole], "Scores over all columns")]
-    if not whole.all():
-        tables.append(_effects(table[~whole], "By ball radius, minimum distance and other selections of columns"))
+    tables = [_effects(table[all_columns], "Scores over all columns")]
+    if not all_columns.all():
+        tables.append(_effects(table[~all_columns], "By ball radius, minimum distance and other selections of columns"))
     tests = "; ".join(name for name in table["test"].unique() if name)
     categories = f"{', '.join(table['category'].unique())} compared with {table['first'].iloc[0]}"
     shown = {

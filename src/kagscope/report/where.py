@@ -51,10 +51,10 @@ def _grids(table: pd.DataFrame, label: int | None, images: int | None) -> list[d
         entry: dict[str, Any] = {"layer": str(layer), "k": int(k), "score": str(score), "width": int(width)}
         entry |= {"training": str(training), "radius": clean(radius), "label": label, "images": images}
         entry |= {"rows": [clean(row) for row in rows], "columns": [clean(column) for column in columns]}
-        wanted = (
+        measures = (
             ("ratio", "value") if label is not None else ("ratio", "ratio_low", "ratio_high", "value", "value_low", "value_high")
         )
-        for measure in wanted:
+        for measure in measures:
             entry[measure] = [clean(value) for value in window_grid(group, measure)[2].ravel()]
         if sum(value is not None for value in entry["value"]) > 1:  # a single window makes no map
             maps.append(entry)

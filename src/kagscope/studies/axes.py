@@ -104,8 +104,8 @@ class Range(Strict):
         return [_plain(value) for value in np.geomspace(*self.geomspace)]
 
 
-def _kind(given: Any) -> str:
-    return "rule" if isinstance(given, dict | Range) else "list"
+def _kind(value: Any) -> str:
+    return "rule" if isinstance(value, dict | Range) else "list"
 
 
 Values = Annotated[Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("rule")], Discriminator(_kind)]
@@ -121,8 +121,8 @@ class Draw(Strict):
 
     @model_validator(mode="after")
     def _check_kind(self) -> Draw:
-        given = [kind for kind in (self.uniform, self.log_uniform, self.integers, self.choice) if kind is not None]
-        if len(given) != 1:
+        kinds = [kind for kind in (self.uniform, self.log_uniform, self.integers, self.choice) if kind is not None]
+        if len(kinds) != 1:
             raise ValueError("give one of uniform, log_uniform, integers, choice")
         for ends in (self.uniform, self.log_uniform, self.integers):
             if ends is not None and not ends[0] <= ends[1]:

@@ -114,12 +114,12 @@ def gather(store: RunStore, on_event: Report = lambda event: None) -> StudyTable
         DataError: no run is finished.
         OutputError: a file cannot be written; files written before it stay whole.
     """
-    whole, left_out = whole_runs(store)
-    if not whole:
+    finished, left_out = whole_runs(store)
+    if not finished:
         raise no_runs_error(store, left_out)
     on_event({"kind": "stage", "name": "tables"})
-    results, curves = read_tables(store, whole, RESULTS, CURVES)
-    runs = runs_table(store, list(whole))
+    results, curves = read_tables(store, finished, RESULTS, CURVES)
+    runs = runs_table(store, list(finished))
     with atomic_path(store.folder / "runs.parquet") as temporary:
         runs.to_parquet(temporary, index=False)
     return StudyTables(results, curves, runs, left_out)
@@ -143,8 +143,8 @@ def collect(store: RunStore, gathered: StudyTables, on_event: Report = lambda ev
     axis_names = list(tied)
     on_event({"kind": "stage", "name": "statistics"})
     summary = settings_summary(results, runs, axis_names)
-    asked = study["settings"].get("relations", {})
-    related = relations(Nets.of(results, runs, axis_names), **{name: tuple(value) for name, value in asked.items()})
+    relation_settings = study["settings"].get("relations", {})
+    related = relations(Nets.of(results, runs, axis_names), **{name: tuple(value) for name, value in relation_settings.items()})
     occurs, tested = phase_diagram(results, runs, axes), infer(results, runs, axis_names)
     for name, table in {"summary": summary, "relations": related, "phase_diagram": occurs, **tested.tables()}.items():
         atomic_write(store.folder / f"{name}.csv", table.to_csv(index=False))

@@ -52,20 +52,20 @@ class StudyFile(Axes):
 
     @model_validator(mode="before")
     @classmethod
-    def _penalty(cls, given: Any) -> Any:
+    def _penalty(cls, tables: Any) -> Any:
         """``penalty = {score = "pr", weight = [-0.1, 0]}`` in [run] or [grid]: a list is an axis, another value every run's."""
-        if not isinstance(given, dict):
-            return given
-        given = dict(given)
+        if not isinstance(tables, dict):
+            return tables
+        tables = dict(tables)
         for section in ("run", "grid"):
-            table = given.get(section)
+            table = tables.get(section)
             if not isinstance(table, dict) or not isinstance(table.get("penalty"), dict):
                 continue
-            given[section] = {name: value for name, value in table.items() if name != "penalty"}
+            tables[section] = {name: value for name, value in table.items() if name != "penalty"}
             for name, value in table["penalty"].items():
                 target = "grid" if isinstance(value, list | dict) else "run"
-                given[target] = {**given.get(target, {}), f"penalty_{name}": value}
-        return given
+                tables[target] = {**tables.get(target, {}), f"penalty_{name}": value}
+        return tables
 
     def values(self) -> list[RunValues]:
         """Distinct values of runs, in the order of the axes.
@@ -254,7 +254,7 @@ def _measurements(measure: Measure, dataset: Dataset, run: RunConfig) -> Measure
 
 
 def _check_orders(measurements: Measurements, dataset: Dataset, run: RunConfig) -> None:
-    least = min(dataset.n_inputs, *run.widths)
+    smallest = min(dataset.n_inputs, *run.widths)
     largest = max(k for spec in measurements.specs.values() for k in spec.k)
-    if largest > least:
-        raise InputError(f"k = {largest} needs at least as many inputs and units per layer; a run has {least}")
+    if largest > smallest:
+        raise InputError(f"k = {largest} needs at least as many inputs and units per layer; a run has {smallest}")

@@ -44,16 +44,16 @@ def study_findings(results: pd.DataFrame, left_out: Mapping[str, str]) -> list[F
 def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
     """Number of claims that hold, those that the control passes too, and whether there are enough seeds."""
     holding, failed, opened = (sum(claim.verdict == verdict for claim in claims) for verdict in VERDICTS)
-    what = ((holding, "reproduced"), (failed, "not reproduced"), (opened, "open"))
-    texts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for count, verdict in what if count]
+    verdict_counts = ((holding, "reproduced"), (failed, "not reproduced"), (opened, "open"))
+    texts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for count, verdict in verdict_counts if count]
     text = f"Of the paper's {len(claims)} claims, {' and '.join([', '.join(texts[:-1]), texts[-1]] if texts[1:] else texts)}."
     counts = {"reproduced": holding, "not_reproduced": failed, "inconclusive": opened}
     findings = [Finding(text, code="verdicts", **counts)]
     if passed := [claim.id for claim in claims if PASSES in claim.remarks]:
-        which = "all" if len(passed) == holding else f"{len(passed)}"
+        passing = "all" if len(passed) == holding else f"{len(passed)}"
         numbers = ", ".join(name.partition("-")[0] for name in passed)
         text = (
-            f"Nets trained on shuffled labels pass {which} of those {holding} too (claim{'s' * (len(passed) > 1)} {numbers}): "
+            f"Nets trained on shuffled labels pass {passing} of those {holding} too (claim{'s' * (len(passed) > 1)} {numbers}): "
             "that shows that weights moved, not that something was learnt."
         )
         findings.append(Finding(text, code=PASSES, claims=", ".join(passed), passed=len(passed), of=holding))
@@ -91,13 +91,13 @@ def relation_findings(related: pd.DataFrame) -> list[Finding]:
     finding = Finding(f"{text}.", code="relations", differ=len(clear), tested=len(tested))
     if clear.empty:
         return [finding]
-    most = clear.iloc[int(clear["rho"].abs().to_numpy(dtype=float).argmax())]
+    top = clear.iloc[int(clear["rho"].abs().to_numpy(dtype=float).argmax())]
     sentence = (
-        f"The strongest of them: {most['score']} (k = {most['k']}, layer {most['layer']}) with {most['outcome']}: "
-        f"{most['rho']:z.2f} ({most['rho_low']:z.2f} to {most['rho_high']:z.2f}). It is a correlation, not a cause."
+        f"The strongest of them: {top['score']} (k = {top['k']}, layer {top['layer']}) with {top['outcome']}: "
+        f"{top['rho']:z.2f} ({top['rho_low']:z.2f} to {top['rho_high']:z.2f}). It is a correlation, not a cause."
     )
-    numbers = {name: str(most[name]) for name in ("score", "layer", "outcome")} | {"k": int(most["k"])}
-    return [finding, Finding(sentence, code="strongest_relation", correlation=float(most["rho"]), **numbers)]
+    numbers = {name: str(top[name]) for name in ("score", "layer", "outcome")} | {"k": int(top["k"])}
+    return [finding, Finding(sentence, code="strongest_relation", correlation=float(top["rho"]), **numbers)]
 
 
 def _growth(trained: pd.DataFrame) -> list[Finding]:
@@ -122,14 +122,14 @@ def _growth(trained: pd.DataFrame) -> list[Finding]:
         for end in (most, least)
     )
     share = "every layer and setting" if above == 1 else f"{above:.0%} of all layers and settings"
-    beside = (
+    control_text = (
         f"; on shuffled labels it ends between {ratio_text(control.min())[0]} and {ratio_text(control.max())[0]} times"
         if len(control)
         else ""
     )
     text = (
         f"The participation ratio of the 2 x 2 minors ends between {lowest} and {highest}; its mean is above its initial value "
-        f"in {share}{beside}."
+        f"in {share}{control_text}."
     )
     facts: dict[str, Number] = {"layer": str(most["layer"]), "width": int(most["width"]), "training": str(most["training"])}
     numbers = {"most": float(most["ratio"]), "least": float(least["ratio"]), "above": above}
@@ -167,14 +167,14 @@ def learning_findings(results: pd.DataFrame) -> list[Finding]:
     unlearned = ~lost & (trained["last"] - trained["first"].clip(lower=0.0) < LEARNED)
     weak = ~lost & ~unlearned & (trained["last"] < LOW)
     findings = []
-    for which, code, what in (
+    for selected, code, text_of in (
         (unlearned, "not_learned", f"did not learn (test accuracy rose by less than {LEARNED})"),
         (lost, "accuracy_lost", f"lost over {LOST} of their best test accuracy again before the end"),
         (weak, "low_accuracy", f"end{'s' * (int(weak.sum()) == 1)} with a test accuracy below {LOW}"),
     ):
-        if which.any():
-            nets, settings = int(which.sum()), _list_settings(trained[which], facts["width"].nunique() > 1)
-            text = f"{nets} of {count} nets {what}, so that their geometry is not that of well-trained nets ({settings})."
+        if selected.any():
+            nets, settings = int(selected.sum()), _list_settings(trained[selected], facts["width"].nunique() > 1)
+            text = f"{nets} of {count} nets {text_of}, so that their geometry is not that of well-trained nets ({settings})."
             findings.append(Finding(text, code=code, nets=nets, of=count, settings=settings))
     return findings
 
@@ -189,14 +189,14 @@ def _list_settings(runs: pd.DataFrame, several: bool) -> str:
 def left_out_findings(left_out: Mapping[str, str], runs: int) -> list[Finding]:
     """Runs that are not in the tables, beside ``runs`` that are: missing ones are counted, the first failed and damaged ones are
     named."""
-    missing, of = sum(why == "not finished" for why in left_out.values()), runs + len(left_out)
-    others = [(run, why) for run, why in left_out.items() if why != "not finished"]
+    missing, of = sum(reason == "not finished" for reason in left_out.values()), runs + len(left_out)
+    others = [(run, reason) for run, reason in left_out.items() if reason != "not finished"]
     findings = []
     if missing:
         text = f"{missing} of {of} runs {'are' if missing != 1 else 'is'} not finished yet and left out."
         findings.append(Finding(text, code="runs_unfinished", runs=missing, of=of))
-    for run, why in others[:NAMED]:
-        findings.append(Finding(f"Run {run} was left out: {why}.", code="run_left_out", run=run, why=why))
+    for run, reason in others[:NAMED]:
+        findings.append(Finding(f"Run {run} was left out: {reason}.", code="run_left_out", run=run, why=reason))
     if more := len(others[NAMED:]):
         text = f"{more} more runs were left out, failed or damaged: `kagscope study status` lists all."
         findings.append(Finding(text, code="runs_left_out", runs=more))

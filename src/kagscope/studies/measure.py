@@ -111,10 +111,10 @@ TAKEN = ("layer_map", "k", "selections", "window_map", "scores", "points", "zero
 
 def _fields() -> dict[str, Any]:
     """Fields of the spec and its budget, with their descriptions and bounds; defaults depend on the data."""
-    taken = {name: MeasureSpec.model_fields[name] for name in TAKEN} | Budget.model_fields
+    spec_fields = {name: MeasureSpec.model_fields[name] for name in TAKEN} | Budget.model_fields
     plain: dict[str, Any] = {"selections": tuple[str, ...]}
     fields: dict[str, Any] = {}
-    for name, info in taken.items():
+    for name, info in spec_fields.items():
         kind: Any = (
             Annotated[(plain.get(name, info.annotation), *info.metadata)] if info.metadata else plain.get(name, info.annotation)
         )

@@ -123,7 +123,7 @@ class Nets:
     @cached_property
     def places(self) -> dict[Key, int]:
         """Index in :attr:`keys` of each key."""
-        return {Key(*what): index for index, what in enumerate(self.keys[list(Key._fields)].itertuples(index=False))}
+        return {Key(*key): index for index, key in enumerate(self.keys[list(Key._fields)].itertuples(index=False))}
 
     def grid(self, key: Key, measure: str) -> Grid:
         """One quantity for every net: its "ratio" (value / initial value), "difference" or "value"."""
@@ -229,7 +229,7 @@ def _choose_measures(last: pd.DataFrame) -> dict[str, str]:
     lowest = last[["value", "baseline"]].min(axis=1).groupby(last["score"], observed=True).min()
     compared = (last["value"].notna() & last["baseline"].notna()).groupby(last["score"], observed=True).any()
     measures = {str(name): RATIO if lowest[name] > 0 else DIFFERENCE for name in compared.index}
-    return {name: VALUE if name in OWN_REFERENCE or not compared[name] else what for name, what in measures.items()}
+    return {name: VALUE if name in OWN_REFERENCE or not compared[name] else measure for name, measure in measures.items()}
 
 
 def _change(last: pd.DataFrame, measure: NDArray[np.str_]) -> Array:

@@ -95,8 +95,8 @@ class Measuring:
             return pd.DataFrame()
         of_output = spec.layer_map == "output"  # rows are outputs of the net, not units of the layer
         if of_output or any(s.row_norms is None or s.drawn for s in state.measured.values()):  # or rows are missing
-            few = spec.with_(scores=["constant_units"], k=1, max_rows=None, layer_map="input" if of_output else spec.layer_map)
-            state, initial = self._observe(run, net, net.steps[-1], few), self._at_initialisation(run, net, few)
+            whole = spec.with_(scores=["constant_units"], k=1, max_rows=None, layer_map="input" if of_output else spec.layer_map)
+            state, initial = self._observe(run, net, net.steps[-1], whole), self._at_initialisation(run, net, whole)
         norms = {layer: s.row_norms for layer, s in state.measured.items() if s.row_norms is not None}
         model = network(run, net.final)
         chosen = self.inputs[choose_points(len(self.inputs), len(next(iter(norms.values()))))]
@@ -126,12 +126,12 @@ def _concatenate(tables: Sequence[pd.DataFrame], names: dict[str, Any], columns:
 
 def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: RobustnessSettings) -> dict[str, float]:
     """Calibration error and adversarial accuracies of the trained net, by name: "pgd_linf_0.1", "calibration_error", …"""
-    model, every = network(run, net.final), inputs_of(dataset)
+    model, inputs = network(run, net.final), inputs_of(dataset)
     with torch.no_grad():
-        probabilities = torch.softmax(model(every).double(), dim=1).numpy()
+        probabilities = torch.softmax(model(inputs).double(), dim=1).numpy()
     scores = {"calibration_error": expected_calibration_error(probabilities, dataset.test_labels)}
-    chosen = choose_points(len(every), asked.points)
-    inputs, labels = every[chosen], torch.from_numpy(dataset.test_labels[chosen])
+    chosen = choose_points(len(inputs), asked.points)
+    inputs, labels = inputs[chosen], torch.from_numpy(dataset.test_labels[chosen])
     for norm, radii in (("linf", asked.linf), ("l2", asked.l2)):
         for eps in radii:
             for method in METHODS:

@@ -51,12 +51,12 @@ class Study:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         store = RunStore.existing(folder)
-        whole, self.left_out = whole_runs(store)
-        if not whole:
+        finished, self.left_out = whole_runs(store)
+        if not finished:
             raise no_runs_error(store, self.left_out)
         self.folder: Path = store.folder
-        self.runs: list[str] = list(whole)
-        self._store, self._whole = store, whole
+        self.runs: list[str] = list(finished)
+        self._store, self._whole = store, finished
 
     def __repr__(self) -> str:
         record = self._store.study

@@ -138,8 +138,8 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
         settings = table[table["layer"] == layer]
         if by is not None:
             named = [name for name in (by, along) if name is not None]
-            more = settings.groupby(named).size().max() > 1  # other axes vary too: give counts, not ranges
-            suffix = ": " + "; ".join(_describe_counts(settings, by) if more else _describe_places(settings, by, along))
+            has_repeats = settings.groupby(named).size().max() > 1  # other axes vary too: give counts, not ranges
+            suffix = ": " + "; ".join(_describe_counts(settings, by) if has_repeats else _describe_places(settings, by, along))
             if settings["occurs"].nunique() == 1:
                 suffix = f" in all {len(settings)} settings" if settings["occurs"].all() else " nowhere"
             text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs{suffix}."

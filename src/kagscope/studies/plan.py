@@ -109,8 +109,8 @@ def _train_seconds(run: RunConfig, images: int, classes: int, rate: float) -> fl
     count = min(run.train_size or images, images)
     steps = run.epochs * -(-count // run.batch_size)
     rate *= VIT_SHARE if run.architecture == "vit" else 1.0
-    each = STEP_OVERHEAD + _penalty_seconds(run)
-    return steps * each + 6.0 * run.epochs * count * _parameters(run, classes) * _tokens(run) / rate
+    step_seconds = STEP_OVERHEAD + _penalty_seconds(run)
+    return steps * step_seconds + 6.0 * run.epochs * count * _parameters(run, classes) * _tokens(run) / rate
 
 
 def _penalty_seconds(run: RunConfig) -> float:
@@ -140,30 +140,30 @@ def _donor_seconds(group: Sequence[RunConfig], images: dict[str, int], classes: 
     trained_donors = run.first_layer not in IMITATING
     plain = {"penalty_weight": 0.0, "widths": run.widths[:1] if trained_donors else run.widths}
     plain |= {"train_size": None} if run.first_layer_data else {}
-    each = _train_seconds(run.model_copy(update=plain), images[data], classes[data], rate)
-    return each * (len(group) if trained_donors else len(DONORS))
+    donor_seconds = _train_seconds(run.model_copy(update=plain), images[data], classes[data], rate)
+    return donor_seconds * (len(group) if trained_donors else len(DONORS))
 
 
 def _attack_seconds(job: Job, classes: int, rate: float) -> float:
     """Seconds of attacks on a trained net."""
-    run, asked = job.run, job.what.robustness
-    if asked is None:
+    run, settings = job.run, job.what.robustness
+    if settings is None:
         return 0.0
-    steps = (len(asked.linf) + len(asked.l2)) * (1 + asked.steps * asked.restarts)
+    steps = (len(settings.linf) + len(settings.l2)) * (1 + settings.steps * settings.restarts)
     rate *= VIT_SHARE if run.architecture == "vit" else 1.0
-    numbers = asked.points * (run.n_inputs + 2 * sum(run.widths) * _tokens(run))
-    products = 6.0 * asked.points * _parameters(run, classes) * _tokens(run)
+    numbers = settings.points * (run.n_inputs + 2 * sum(run.widths) * _tokens(run))
+    products = 6.0 * settings.points * _parameters(run, classes) * _tokens(run)
     return steps * (ATTACK_STEP + numbers * ATTACK_NUMBER + products / rate)
 
 
 def _geometry_seconds(jobs: Sequence[Job]) -> float:
     """Seconds to measure each network at each of its steps, and shared initial networks once."""
     seconds, initial = 0.0, {}
-    for run, what in jobs:
-        for name, spec in what.specs.items():
-            each = _state_seconds(run, spec)
-            seconds += each * sum(step != 0 for step in steps_of(name, run.steps))
-            initial[run.at_initialisation(seed=run.seed), spec.id] = each
+    for run, measurements in jobs:
+        for name, spec in measurements.specs.items():
+            state_seconds = _state_seconds(run, spec)
+            seconds += state_seconds * sum(step != 0 for step in steps_of(name, run.steps))
+            initial[run.at_initialisation(seed=run.seed), spec.id] = state_seconds
     return seconds + sum(initial.values())
 
 
@@ -173,8 +173,8 @@ def _state_seconds(run: RunConfig, spec: MeasureSpec) -> float:
 
 def _shapes(run: RunConfig, spec: MeasureSpec) -> list[tuple[int, int, int]]:
     """Rows, columns and number of the Jacobians of each measured layer."""
-    every = range(len(run.widths))
-    places = every if isinstance(spec.layers, str) else [int(name.removeprefix("hidden")) - 1 for name in spec.layers]
+    indices = range(len(run.widths))
+    places = indices if isinstance(spec.layers, str) else [int(name.removeprefix("hidden")) - 1 for name in spec.layers]
     before = [run.widths[0] // 2] * len(run.widths) if run.architecture == "vit" else [run.n_inputs, *run.widths]
     return [
         (run.widths[index], before[index if spec.layer_map == "block" else 0], _points(spec) * _tokens(run)) for index in places

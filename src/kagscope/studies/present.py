@@ -38,20 +38,20 @@ class StudyPictures(NamedTuple):
     figures: dict[str, SharedTask[Written]]
 
 
-def begin_figures(store: RunStore, gathered: StudyTables, beside: SecondProcess) -> StudyPictures:
+def begin_figures(store: RunStore, gathered: StudyTables, second: SecondProcess) -> StudyPictures:
     """Start the standard figures, in ``figures/``, before the statistics, possibly in another process."""
     from kagscope.figures.write import drawings
 
     results = with_labels(gathered.results, gathered.labels)
     nets, curves = net_means(results), curve_means(with_labels(gathered.curves, gathered.labels))
-    return StudyPictures(results, nets, curves, _share_drawings(store, drawings(nets, curves, gathered.image_shapes[-1]), beside))
+    return StudyPictures(results, nets, curves, _share_drawings(store, drawings(nets, curves, gathered.image_shapes[-1]), second))
 
 
-def _share_drawings(store: RunStore, drawn: Mapping[str, Drawing], beside: SecondProcess) -> dict[str, SharedTask[Written]]:
+def _share_drawings(store: RunStore, drawn: Mapping[str, Drawing], second: SecondProcess) -> dict[str, SharedTask[Written]]:
     from kagscope.figures.write import write_drawing
 
     folder = make_folder(store.folder / "figures")
-    return beside.begin({name: partial(write_drawing, name, draw, folder) for name, draw in drawn.items()})
+    return second.begin({name: partial(write_drawing, name, draw, folder) for name, draw in drawn.items()})
 
 
 def present(
@@ -59,7 +59,7 @@ def present(
     gathered: StudyTables,
     collected: StudyResults,
     pictured: StudyPictures,
-    beside: SecondProcess,
+    second: SecondProcess,
     on_event: Report = lambda event: None,
     follow: int | None = None,
 ) -> Outcome:
@@ -68,9 +68,9 @@ def present(
     Args:
         store: Run store of the study.
         gathered: tables of the study.
-        found: what :func:`kagscope.studies.collect.collect` made of them.
+        collected: results of :func:`kagscope.studies.collect.collect` from them.
         pictured: result of :func:`begin_figures`.
-        beside: a process that may draw figures concurrently.
+        second: a process that may draw figures concurrently.
         on_event: called with each stage, and with figures that cannot be drawn.
         follow: seconds after which the page reloads itself, while the study runs.
 
@@ -83,14 +83,14 @@ def present(
 
     study, outcome, runs, shapes = store.study, collected.outcome, gathered.runs, gathered.image_shapes
     results, nets, curves, own_curves = pictured
-    more = study_drawings(
+    extra = study_drawings(
         nets, runs, summary=collected.summary, related=collected.related, occurs=collected.occurs, axes=gathered.axes
     )
-    shared = own_curves | _share_drawings(store, more, beside)
+    shared = own_curves | _share_drawings(store, extra, second)
 
     @cache
     def figures() -> WrittenFigures:
-        written = beside.finish(shared, lambda name: on_event({"kind": "stage", "name": f"figure {name}"}))
+        written = second.finish(shared, lambda name: on_event({"kind": "stage", "name": f"figure {name}"}))
         return WrittenFigures({name: written[name] for name in own_curves})
 
     on_event({"kind": "stage", "name": "report"})

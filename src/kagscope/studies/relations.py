@@ -40,16 +40,16 @@ def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str
         five seeds in every setting.
     """
     keys = nets.keys
-    asked = keys["score"].isin(scores) & (keys["selection"] == "all")
-    asked &= (keys["k"].isin([0, 2]) & (keys["score"] != "zero_rows")) | ((keys["k"] == 1) & (keys["score"] == "zero_rows"))
-    x_rows = np.flatnonzero(asked & (keys["kind"] != "outcome"))
+    is_chosen = keys["score"].isin(scores) & (keys["selection"] == "all")
+    is_chosen &= (keys["k"].isin([0, 2]) & (keys["score"] != "zero_rows")) | ((keys["k"] == 1) & (keys["score"] == "zero_rows"))
+    x_rows = np.flatnonzero(is_chosen & (keys["kind"] != "outcome"))
     y_rows = np.flatnonzero((keys["kind"] == "outcome") & (keys["score"].isin(outcomes) if len(outcomes) else True))
     if not x_rows.size or not y_rows.size:
         return pd.DataFrame()
     grid = _by_setting(nets, [*x_rows, *y_rows])
     columns = ["layer", "k", "score", "measure"]
     names = keys["score"].tolist()
-    pairs = [what | {"outcome": names[j]} for what in keys[columns].iloc[x_rows].to_dict("records") for j in y_rows]
+    pairs = [key | {"outcome": names[j]} for key in keys[columns].iloc[x_rows].to_dict("records") for j in y_rows]
     table = pd.DataFrame(pairs).assign(n=grid.shape[2], settings=grid.shape[1], test=TEST)
     if grid.shape[2] < FEWEST:
         numbers = dict.fromkeys(("rho", "rho_low", "rho_high", "p_value", "p_joint", "p_least"), np.nan)
@@ -67,8 +67,8 @@ def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str
 
 def _missing_seeds_note(nets: Nets) -> str:
     """Reason why there are not enough seeds."""
-    most = int(pd.Series(nets.runs["seed"]).groupby(nets.codes(nets.axes)).nunique().max())
-    note = too_few(most)
+    seed_count = int(pd.Series(nets.runs["seed"]).groupby(nets.codes(nets.axes)).nunique().max())
+    note = too_few(seed_count)
     return f"{note} (in a setting)" if note else f"fewer than {FEWEST} seeds are common to the settings that have so many"
 
 
@@ -98,20 +98,20 @@ def _centre(values: Array) -> Array:
 def _draws(x: Array, y: Array) -> Array:
     """Sums of products over settings and seeds with the seeds of one side permuted, (draws, pairs)."""
     n = x.shape[2]
-    left, right = _centre(x).reshape(len(x), -1), _centre(y)
+    first, second = _centre(x).reshape(len(x), -1), _centre(y)
     if n <= 7:
         orders = np.array(list(permutations(range(n))))
     else:
         orders = np.random.default_rng(0).permuted(np.tile(np.arange(n), (ENUMERATED, 1)), axis=1)
         orders[0] = np.arange(n)
-    return np.stack([(left @ right[:, :, order].reshape(len(y), -1).T).ravel() for order in orders])
+    return np.stack([(first @ second[:, :, order].reshape(len(y), -1).T).ravel() for order in orders])
 
 
 def _correlations(x: Array, y: Array) -> Array:
     """(pairs,) correlations; NaN if a side does not vary within settings."""
-    left, right = (_centre(values).reshape(len(values), -1) for values in (x, y))
-    sizes = np.outer((left**2).sum(axis=1), (right**2).sum(axis=1)) ** 0.5
-    return np.divide(left @ right.T, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 1e-30).ravel()
+    first, second = (_centre(values).reshape(len(values), -1) for values in (x, y))
+    sizes = np.outer((first**2).sum(axis=1), (second**2).sum(axis=1)) ** 0.5
+    return np.divide(first @ second.T, sizes, out=np.full(sizes.shape, np.nan), where=sizes > 1e-30).ravel()
 
 
 def _intervals(x: Array, y: Array) -> tuple[Array, Array, Array]:

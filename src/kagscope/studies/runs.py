@@ -249,10 +249,10 @@ def load_network(store: RunStore, run: RunConfig) -> TrainedNetwork:
     try:
         manifest = store.manifest(run.run_id)
         accuracy = {int(step): float(value) for step, value in manifest["accuracy_at"].items()}
-        rest = manifest["train_accuracy"], manifest["steps_per_epoch"]
+        facts = manifest["train_accuracy"], manifest["steps_per_epoch"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"the manifest of run {run.run_id} is damaged ({error}); remove the run, and compute it again") from error
-    return TrainedNetwork(run.seed, run.training_settings(), states, accuracy, {}, *rest)
+    return TrainedNetwork(run.seed, run.training_settings(), states, accuracy, {}, *facts)
 
 
 def training_device() -> str:

@@ -26,11 +26,11 @@ BASIC_AXES = ("width", "training", "seed")
 
 def runs_table(store: RunStore, run_ids: Sequence[str]) -> pd.DataFrame:
     """One row per run: its id, every value of its configuration, accuracies, generalisation gap, seconds."""
-    rows, asked = [], measured_files(store.study)
+    rows, files_of = [], measured_files(store.study)
     for run_id in run_ids:
         folder = store.run_folder(run_id)
         values = run_values(RunConfig(**json.loads((folder / CONFIG).read_text())))
-        manifest, attacks = store.manifest(run_id), asked[run_id].robustness
+        manifest, attacks = store.manifest(run_id), files_of[run_id].robustness
         facts = {name: manifest[name] for name in ("accuracy", "train_accuracy", "train_seconds", "geometry_seconds")}
         facts |= {f"steps_to_{level}": steps_to(level, manifest["accuracy_at"]) for level in REACHED}
         attacked = json.loads((folder / attacks).read_text()) if attacks else {}

@@ -139,17 +139,17 @@ def folder_names(folders: Sequence[Path]) -> list[str]:
     Raises:
         InputError: fewer than two folders, or a repeated one.
     """
-    whole = [folder.resolve() for folder in folders]
+    resolved = [folder.resolve() for folder in folders]
     if len(folders) < 2:
         raise InputError(f"{len(folders)} folders were given; give two studies or more to compare")
-    for index, folder in enumerate(whole):
-        if folder in whole[:index]:
-            same = f"{folders[whole.index(folder)]} and {folders[index]}"
+    for index, folder in enumerate(resolved):
+        if folder in resolved[:index]:
+            same = f"{folders[resolved.index(folder)]} and {folders[index]}"
             raise InputError(f"{same} are the same folder; give two studies to compare, or one to rebuild its report")
     depth = 1
-    while len({path.parts[-depth:] for path in whole}) < len(whole):
+    while len({path.parts[-depth:] for path in resolved}) < len(resolved):
         depth += 1
-    return [os.path.join(*path.parts[-depth:]) for path in whole]
+    return [os.path.join(*path.parts[-depth:]) for path in resolved]
 
 
 def _prefix_runs(study: FinishedStudy, runs: pd.Series[Any]) -> pd.Series[str]:

@@ -59,10 +59,10 @@ def _effect_findings(table: pd.DataFrame) -> list[Finding]:
     pr = (table["score"] == "pr") & (table["k"] == 2) & (table["selection"] == "all")
     shown = table[(pr | (table["score"] == "accuracy")) & table["effect"].notna()]
     for (_, row), p in zip(shown.iterrows(), corrected_p(shown), strict=True):
-        what = f"{row['category']} against {row['first']}: "
-        what += "test accuracy" if row["score"] == "accuracy" else f"PR at layer {row['layer']}, trained over initial,"
+        prefix = f"{row['category']} against {row['first']}: "
+        prefix += "test accuracy" if row["score"] == "accuracy" else f"PR at layer {row['layer']}, trained over initial,"
         chance = "no test" if pd.isna(p) else f"p {'< 0.001' if p < 0.001 else f'= {p:.2g}'} after correction"
-        text = f"{what} {effect_text(row)}, n = {row['n']}, {chance}."
+        text = f"{prefix} {effect_text(row)}, n = {row['n']}, {chance}."
         numbers = {name: float(row[name]) for name in ("effect", "low", "high")} | {"p": float(p), "n": int(row["n"])}
         facts = {name: str(row[name]) for name in ("category", "first", "score", "layer")}
         findings.append(Finding(text, code="study_effect", **facts, **numbers))
@@ -126,9 +126,9 @@ def _caveats(studies: Sequence[FinishedStudy], table: pd.DataFrame) -> list[Find
         ("measured", "other_measurement", "They measured differently"),
         ("versions", "other_versions", "Versions differ"),
     ):
-        each = [getattr(study, attribute) for study in studies]
-        names = [name for name in dict.fromkeys(name for f in each for name in f) if len({f.get(name) for f in each}) > 1]
+        values = [getattr(study, attribute) for study in studies]
+        names = [name for name in dict.fromkeys(name for f in values for name in f) if len({f.get(name) for f in values}) > 1]
         if names:
-            text = ", ".join(f"{name} {' and '.join(str(f.get(name, 'none')) for f in each)}" for name in names)
+            text = ", ".join(f"{name} {' and '.join(str(f.get(name, 'none')) for f in values)}" for name in names)
             findings.append(Finding(f"{what}: {text}.", code=code, names=", ".join(names)))
     return findings

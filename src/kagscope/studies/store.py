@@ -234,18 +234,18 @@ class RunStore:
         return json.loads((self.run_folder(run_id) / MANIFEST).read_text())
 
 
-def _same_study(folder: Path, fingerprint: str, asked: Mapping[str, Any]) -> None:
+def _same_study(folder: Path, fingerprint: str, record: Mapping[str, Any]) -> None:
     try:
         stored = read_study(folder)
     except DataError as error:
         raise OutputError(f"{error}; give another --out") from error
     if stored["fingerprint"] == fingerprint:
         return
-    stored_settings, asked_settings = ({"name": study.get("name"), **study.get("settings", {})} for study in (stored, asked))
+    stored_settings, asked_settings = ({"name": study.get("name"), **study.get("settings", {})} for study in (stored, record))
     others = differences(stored_settings, asked_settings)
-    what = "; ".join(others[:3]) + ("; …" if len(others) > 3 else "")
-    what = what or "other data of the same name, or defaults of another version"
-    raise OutputError(f"{folder} holds another study ({what}); give a new --out, or the settings it was started with")
+    text = "; ".join(others[:3]) + ("; …" if len(others) > 3 else "")
+    text = text or "other data of the same name, or defaults of another version"
+    raise OutputError(f"{folder} holds another study ({text}); give a new --out, or the settings it was started with")
 
 
 def _digest(file: str | Path) -> str:

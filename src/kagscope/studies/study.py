@@ -78,13 +78,13 @@ class PlannedStudy:
         settings: dict[str, set[int]] = {}
         for job in self.jobs:
             settings.setdefault(job.run.model_dump_json(exclude={"seed", "data_seed"}), set()).add(job.run.seed)
-        most = max(map(len, settings.values()))
-        if most >= fewest_pairs(ALPHA):
+        seed_count = max(map(len, settings.values()))
+        if seed_count >= fewest_pairs(ALPHA):
             return ""
         if self.file.claims:
-            return f"no claim can be decided: {too_few(most)} (in each setting)"
-        seeds = f"{most} seed{'s' * (most != 1)} in a setting"
-        if most == 1:
+            return f"no claim can be decided: {too_few(seed_count)} (in each setting)"
+        seeds = f"{seed_count} seed{'s' * (seed_count != 1)} in a setting"
+        if seed_count == 1:
             return f"{seeds}: nothing will say how much nets of equal settings differ"
         return f"{seeds}: tests of so few assume normality; to say how geometry goes with accuracy takes {fewest_pairs(ALPHA)}"
 
@@ -194,10 +194,10 @@ def conclude(
     if not pictures:
         return collect(store, gather(store, on_event), on_event).outcome
     several = min(workers, usable_cores()) > 1 and len(store.folders()) >= MANY
-    with second_process(several, "kagscope.figures.write") as beside:
+    with second_process(several, "kagscope.figures.write") as second:
         gathered = gather(store, on_event)
-        pictured = begin_figures(store, gathered, beside)
-        return present(store, gathered, collect(store, gathered, on_event), pictured, beside, on_event, follow)
+        pictured = begin_figures(store, gathered, second)
+        return present(store, gathered, collect(store, gathered, on_event), pictured, second, on_event, follow)
 
 
 @dataclass(frozen=True)
@@ -277,6 +277,6 @@ class Growing:
                 self._join()
 
     def _join(self) -> None:
-        whole, _ = whole_runs(self._store, self._names)
-        join(self._store, whole, RESULTS)
-        join(self._store, whole, CURVES)
+        finished, _ = whole_runs(self._store, self._names)
+        join(self._store, finished, RESULTS)
+        join(self._store, finished, CURVES)

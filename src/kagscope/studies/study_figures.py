@@ -45,19 +45,19 @@ def study_drawings(
     from kagscope.figures import figure_by_axis, figure_dynamics, figure_phase, figure_relations, figure_robustness
     from kagscope.tables.means import layers_of
 
-    whole = nets[nets["selection"] == "all"]
-    most = sorted(axes, key=lambda name: -summary[name].nunique())
-    coloured = "width" if "width" in axes or not most else most[0]
+    means = nets[nets["selection"] == "all"]
+    wide = sorted(axes, key=lambda name: -summary[name].nunique())
+    coloured = "width" if "width" in axes or not wide else wide[0]
     drawn: dict[str, Drawing] = {
-        "relations": partial(figure_relations, whole, runs, related, coloured),
+        "relations": partial(figure_relations, means, runs, related, coloured),
         "robustness": partial(figure_robustness, runs, _distinguishing_axes(runs, axes)),
     }
     accuracy = accuracy_name(runs["data"])
-    numeric = [name for name in most if pd.api.types.is_numeric_dtype(summary[name])]
-    mapped = _drop_shuffled(summary, most[:2])
+    numeric = [name for name in wide if pd.api.types.is_numeric_dtype(summary[name])]
+    mapped = _drop_shuffled(summary, wide[:2])
     for layer in [name for name in layers_of(summary) if name]:
-        if len(most) > 1:
-            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, mapped, most[0], most[1], layer, accuracy)
+        if len(wide) > 1:
+            drawn[f"map_{safe_name(layer)}"] = partial(figure_phase, mapped, wide[0], wide[1], layer, accuracy)
         for name in numeric:
             others = [other for other in axes if other != name]
             if not others or len(summary[others].drop_duplicates()) <= FEW_LINES:
@@ -69,7 +69,7 @@ def study_drawings(
         for layer in occurs["layer"].unique():
             drawn[f"training_{safe_name(layer)}"] = partial(
                 figure_dynamics,
-                whole[whole["run"].isin(followed["run"])],
+                means[means["run"].isin(followed["run"])],
                 followed,
                 by,
                 along,

@@ -59,32 +59,32 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
 
 def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, FinishedRun], dict[str, str]]:
     """Finished runs of a study, among those named if any are, and reasons for the others."""
-    asked = measured_files(store.study)
-    run_ids = list(asked) if run_ids is None else run_ids
+    files_of = measured_files(store.study)
+    run_ids = list(files_of) if run_ids is None else run_ids
     failed, present_folders = store.failures(), store.folders()
     present = [run for run in run_ids if run in present_folders]
     inspected = dict(zip(present, _inspect_all(store, present), strict=True))
-    whole: dict[str, FinishedRun] = {}
+    finished: dict[str, FinishedRun] = {}
     left_out: dict[str, str] = {}
     for run in run_ids:
         damage, digest, files = inspected.get(run, ("", "", frozenset()))
         if damage:
             left_out[run] = damage
-        elif run in present_folders and files.issuperset(asked[run].files):
-            whole[run] = FinishedRun(" ".join([digest, *asked[run].tables]), asked[run])
+        elif run in present_folders and files.issuperset(files_of[run].files):
+            finished[run] = FinishedRun(" ".join([digest, *files_of[run].tables]), files_of[run])
         else:
             left_out[run] = f"failed: {failed[run]}" if run in failed else "not finished"
-    return whole, left_out
+    return finished, left_out
 
 
 def no_runs_error(store: RunStore, left_out: Mapping[str, str]) -> DataError:
     """Error for a store without any usable run."""
-    if not left_out or all(why == "not finished" for why in left_out.values()):
+    if not left_out or all(reason == "not finished" for reason in left_out.values()):
         return DataError(f"{store.folder} holds no finished run; run the study first")
-    run, why = next((run, why) for run, why in left_out.items() if why != "not finished")
+    run, reason = next((run, reason) for run, reason in left_out.items() if reason != "not finished")
     count = len(left_out)
     return DataError(
-        f"{store.folder} holds no run that can be used, of {count}: {run} {why}{', …' * (count > 1)}; run the study again"
+        f"{store.folder} holds no run that can be used, of {count}: {run} {reason}{', …' * (count > 1)}; run the study again"
     )
 
 

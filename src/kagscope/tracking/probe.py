@@ -48,8 +48,8 @@ class Probe:
 
     def describe(self) -> dict[str, Any]:
         """Settings that must agree for numbers to be comparable, as JSON."""
-        given = digest(self.inputs.kwargs or self.inputs.args)
-        return {**self.spec.as_json(), "probe_inputs": given, "labels": describe(self.labels)}
+        inputs_digest = digest(self.inputs.kwargs or self.inputs.args)
+        return {**self.spec.as_json(), "probe_inputs": inputs_digest, "labels": describe(self.labels)}
 
 
 @cache

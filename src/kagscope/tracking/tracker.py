@@ -326,9 +326,9 @@ class Tracker:
             state = state or self._probe.observe(self._model)
             return compare(state, self._baseline), tuple(record.as_json() for record in state.layers)
         except (KagscopeError, MemoryError, torch.OutOfMemoryError) as error:  # must not end the training as well
-            why = str(error) or "there is not enough memory"
-            self._warn("failed", f"step {self._step} could not be measured: {why}")
-            rows = compare(self._baseline[0], self._baseline).assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=why)
+            reason = str(error) or "there is not enough memory"
+            self._warn("failed", f"step {self._step} could not be measured: {reason}")
+            rows = compare(self._baseline[0], self._baseline).assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=reason)
             return rows, tuple(record.as_json() for record in self._baseline[0].layers)
 
     def _write(self, *, raising: bool) -> None:

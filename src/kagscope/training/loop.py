@@ -201,14 +201,14 @@ class _Run:
         self, build: Callable[..., torch.nn.Module], s: int
     ) -> tuple[torch.nn.Module, GeometryPenalty | InputGradientPenalty]:
         """Network ``s`` as a module whose parameters are views of the block, and its penalty."""
-        asked = self.settings.penalty
-        assert asked is not None
+        term = self.settings.penalty
+        assert term is not None
         model = self.nets.module(s, build(seed=0))
-        if asked.score in NORMS:
-            return model, InputGradientPenalty(model, asked.score, asked.weight, asked.points, squared_error=self.regression)
-        rows = asked.rows if asked.rows and asked.score in DRAWN else None
+        if term.score in NORMS:
+            return model, InputGradientPenalty(model, term.score, term.weight, term.points, squared_error=self.regression)
+        rows = term.rows if term.rows and term.score in DRAWN else None
         options: dict[str, Any] = {"rows": rows, "seed": self.seeds[s]}
-        return model, GeometryPenalty(model, [asked.layer], asked.score, asked.weight, asked.points, **options)
+        return model, GeometryPenalty(model, [term.layer], term.score, term.weight, term.points, **options)
 
     def _steer(self, work: Batch, step: int) -> None:
         """Add the penalty's gradient to that of the loss. Raises :class:`InputError` if either is not finite."""
@@ -240,11 +240,11 @@ class _Run:
             work = self._workspace(stop - start)
             for s, order in enumerate(orders):
                 index = order[start:stop]
-                here = index.to(self.nets.device)
-                whose = self.shuffles[s][index].to(self.nets.device) if self.shuffles else here
-                torch.index_select(self.targets, 0, whose, out=work.targets[s])
+                image_index = index.to(self.nets.device)
+                label_index = self.shuffles[s][index].to(self.nets.device) if self.shuffles else image_index
+                torch.index_select(self.targets, 0, label_index, out=work.targets[s])
                 if self.warper is None:
-                    torch.index_select(self.images, 0, here, out=work.inputs[s])
+                    torch.index_select(self.images, 0, image_index, out=work.inputs[s])
                 elif self.nets.device == "cpu":
                     self.warper.warp(index, maps[s][start:stop], work.inputs[s])
                 else:

@@ -129,9 +129,9 @@ def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[in
     """Check and return all widths from input to output. Raises :class:`InputError`."""
     if isinstance(hidden, (int, str)) or len(hidden) == 0:
         raise InputError(f"hidden widths are {hidden!r}; expected a list of at least one positive integer, such as [64, 64]")
-    for what, width in (("n_inputs", n_inputs), *(("hidden width", width) for width in hidden), ("n_classes", n_classes)):
+    for name, width in (("n_inputs", n_inputs), *(("hidden width", width) for width in hidden), ("n_classes", n_classes)):
         if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
-            raise InputError(f"{what} is {width!r}; expected an integer from 1 to {MAX_WIDTH}")
+            raise InputError(f"{name} is {width!r}; expected an integer from 1 to {MAX_WIDTH}")
     return [n_inputs, *hidden, n_classes]
 
 

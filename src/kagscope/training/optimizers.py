@@ -14,18 +14,18 @@ from kagscope.training.settings import TrainingSettings
 
 def optimizer(settings: TrainingSettings, parameters: Tensor) -> Optimizer:
     """The optimiser that the settings name, of one block of parameters; its steps are made under ``torch.no_grad``."""
-    given: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
     kind: type[Optimizer]
     match settings.optimizer:
         case "adam":
-            kind, given = torch.optim.Adam, given | {"fused": True}
+            kind, options = torch.optim.Adam, options | {"fused": True}
         case "adamw":
-            kind, given = torch.optim.AdamW, given | {"fused": True}
+            kind, options = torch.optim.AdamW, options | {"fused": True}
         case "sgd":
-            kind, given = torch.optim.SGD, given | {"momentum": settings.momentum, "fused": True}
+            kind, options = torch.optim.SGD, options | {"momentum": settings.momentum, "fused": True}
         case _:
-            kind, given = torch.optim.RMSprop, given | {"momentum": settings.momentum}
-    return _strip_wrappers(kind)([parameters], **given)
+            kind, options = torch.optim.RMSprop, options | {"momentum": settings.momentum}
+    return _strip_wrappers(kind)([parameters], **options)
 
 
 def _strip_wrappers(kind: type[Optimizer]) -> type[Optimizer]:

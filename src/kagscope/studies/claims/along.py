@@ -12,7 +12,7 @@ Checkpoints = Sequence[Checkpoint]
 Read = Callable[[Checkpoints, Checkpoints], tuple[Checkpoint, Checkpoint] | None]
 
 
-def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, what: str) -> Sample:
+def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, name: str) -> Sample:
     """PR ratios of each seed's pairs at the data points where both are defined: quantity 0 augmented, 1 standard."""
     standard, augmented = evidence.standard_and_augmented
     known, runs = evidence.checkpoints, evidence.names
@@ -26,7 +26,7 @@ def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, what: 
             values[quantity, pair, np.searchsorted(points, net.points)] = net.ratio
             notes.undefined += int((~np.isfinite(net.ratio)).sum())
     values = np.where(np.isfinite(values).all(axis=0), values, np.nan)
-    return evidence.average(values, standard, notes, f"{what}, layer {layer}", but="training")
+    return evidence.average(values, standard, notes, f"{name}, layer {layer}", but="training")
 
 
 def common_steps(evidence: Evidence, layer: str) -> list[int]:

@@ -21,7 +21,7 @@ def augmentation(evidence: Evidence) -> Claim:
     notes.add(blocked)
     layers = [] if blocked else evidence.layers
     parts: list[Part] = []
-    beside: list[Part | None] = []
+    secondary: list[Part | None] = []
     missing = not layers
     for layer in layers:
         sample = evidence.sample([Key(layer, 2, "all", "pr")], RATIO, evidence.of_training("augmented"), notes)
@@ -30,18 +30,18 @@ def augmentation(evidence: Evidence) -> Claim:
         primary = _share_part(evidence, layer, equal_epochs, notes, "equal epochs", decides=True)
         parts += [part for part in (present, primary) if part is not None]
         missing |= present is None or primary is None
-        beside += [
+        secondary += [
             _share_part(evidence, layer, equal_epochs, Notes(), "equal epochs", excess=False),
             *(_share_part(evidence, layer, equal_accuracy, Notes(), "equal accuracy", excess=excess) for excess in (True, False)),
         ]
         steps = common_steps(evidence, layer)
-        beside += [_share_part(evidence, layer, at_step(step), Notes(), f"step {step}", step=step) for step in steps]
+        secondary += [_share_part(evidence, layer, at_step(step), Notes(), f"step {step}", step=step) for step in steps]
     if missing and not blocked:
         notes.add("missing: pr of augmented nets, or of pairs at equal epochs, in some hidden layer")
     parts = correct_all(parts)
     outcome = decide(parts, missing)
     return make_claim(
-        [*parts, *(part for part in beside if part is not None)],
+        [*parts, *(part for part in secondary if part is not None)],
         notes,
         outcome,
         id="5-augmentation",
@@ -72,7 +72,7 @@ def _share_part(
 ) -> Part | None:
     sample = pair_sample(evidence, layer, read, notes, f"pr at {moment}")
     augmented, standard = sample.values - excess
-    name, least = f"{EXCESS if excess else RATIOS}, at {moment}", SMALLEST_EXCESS if excess else 0.0
+    name, smallest = f"{EXCESS if excess else RATIOS}, at {moment}", SMALLEST_EXCESS if excess else 0.0
     facts = {"training": "augmented over standard"} | ({} if step is None else {"step": step})
     numerator = Sample(augmented[None], sample.seeds)
-    return compare(evidence, name, layer, numerator, BAND, whole=standard, least=least, decides=decides, about=facts)
+    return compare(evidence, name, layer, numerator, BAND, whole=standard, least=smallest, decides=decides, about=facts)

@@ -78,8 +78,8 @@ def concentration(evidence: Evidence) -> Claim:
     for (score, k), name in BESIDE.items():
         for layer in evidence.layers:
             key = Key(layer, k, "all", score)
-            beside = mean_above(evidence, key, RATIO, SMALLEST_RATIO, name, Notes(), training=training, decides=False)
-            parts += [beside] if beside else []
+            ratio_part = mean_above(evidence, key, RATIO, SMALLEST_RATIO, name, Notes(), training=training, decides=False)
+            parts += [ratio_part] if ratio_part else []
     return make_claim(
         parts,
         notes,
@@ -103,12 +103,12 @@ def larger_networks(evidence: Evidence) -> Claim:
     notes = Notes()
     training, note = evidence.training()
     notes.add(note)
-    which = evidence.of_training(training)
-    widths = evidence.widths(which)
+    nets = evidence.of_training(training)
+    widths = evidence.widths(nets)
     parts: list[Part] = []
     missing = [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
-        ends = _compare(evidence, layer, which, (widths[0], widths[-1]), notes) if len(widths) > 1 else None
+        ends = _compare(evidence, layer, nets, (widths[0], widths[-1]), notes) if len(widths) > 1 else None
         parts += [ends] if ends else []
         missing += [] if ends else [f"pr of two widths in layer {layer}"]
     parts = correct_all(parts)
@@ -116,8 +116,8 @@ def larger_networks(evidence: Evidence) -> Claim:
         notes.add(f"missing: {', '.join(missing)}")
     outcome = decide(parts, bool(missing))
     if len(widths) > 2:
-        beside = [_compare(evidence, layer, which, two, Notes(), False) for layer in evidence.layers for two in pairwise(widths)]
-        parts += [part for part in beside if part is not None]
+        pairs = [_compare(evidence, layer, nets, two, Notes(), False) for layer in evidence.layers for two in pairwise(widths)]
+        parts += [part for part in pairs if part is not None]
     statement, criterion = (
         "Larger networks show it more strongly.",
         f"in every hidden layer: widest over narrowest > {SMALLEST_RATIO}",
@@ -195,14 +195,14 @@ def _decide_appearance(parts: list[Part], missing: bool) -> tuple[Status, Part |
     return ("fails" if not missing and all(part.status == "fails" for part in parts) else "open"), clearest
 
 
-def _judge_removal(evidence: Evidence, which: Indices, notes: Notes) -> Part:
+def _judge_removal(evidence: Evidence, nets: Indices, notes: Notes) -> Part:
     """Part (b): whether removing constant units leaves the outputs unchanged in every net that has any."""
     layers = [layer for layer in evidence.layers if Key(layer, 0, "all", "constant_units") in evidence.nets.places]
-    counts = np.zeros(which.size)
+    counts = np.zeros(nets.size)
     for layer in layers:
-        counts += np.nansum(evidence.nets.grid(Key(layer, 0, "all", "constant_units"), VALUE).values[which], axis=1)
+        counts += np.nansum(evidence.nets.grid(Key(layer, 0, "all", "constant_units"), VALUE).values[nets], axis=1)
     concerned = counts > 0
-    grid = evidence.nets.grid(Key("", 0, "all", "prune_change"), VALUE).values[which]
+    grid = evidence.nets.grid(Key("", 0, "all", "prune_change"), VALUE).values[nets]
     changes = np.where(np.isfinite(grid), grid, -np.inf).max(axis=1, initial=-np.inf)
     known = concerned & np.isfinite(changes)
     worst = float(changes[known].max()) if known.any() else math.nan
@@ -217,6 +217,6 @@ def _judge_removal(evidence: Evidence, which: Indices, notes: Notes) -> Part:
     facts: dict[str, object] = {"k": 0, "nets": int(known.sum()), "untestable": untestable}
     nan = math.nan
     name = "(b) largest relative change of an output on removal, worst net"
-    seeds = np.isin(evidence.seeds, evidence.nets.runs["seed"].to_numpy()[which[known]])
+    seeds = np.isin(evidence.seeds, evidence.nets.runs["seed"].to_numpy()[nets[known]])
     margins = np.where(seeds, 0.0, nan)[None]
     return Part(name, "", worst, nan, nan, (-math.inf, SAME_OUTPUT), margins, nan, nan, status, about=facts)

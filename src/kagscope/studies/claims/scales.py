@@ -30,9 +30,9 @@ def minimum_distance(evidence: Evidence, image_shape: tuple[int, ...] | None) ->
 def _judge(evidence: Evidence, kind: str, image_shape: tuple[int, ...] | None, name: str, statement: str) -> Claim:
     notes = Notes()
     training, note = evidence.training()
-    which = evidence.of_training(training)
+    nets = evidence.of_training(training)
     notes.add(note)
-    scales = _select(evidence, which, kind, image_shape, notes)
+    scales = _select(evidence, nets, kind, image_shape, notes)
     missing = not evidence.layers
     parts: list[Part] = []
     if len(scales) < 2:
@@ -40,7 +40,7 @@ def _judge(evidence: Evidence, kind: str, image_shape: tuple[int, ...] | None, n
         missing = True
     else:
         for layer in evidence.layers:
-            layer_parts = _layer_parts(evidence, layer, scales, which, notes)
+            layer_parts = _layer_parts(evidence, layer, scales, nets, notes)
             if not layer_parts:
                 notes.add(f"missing: layer {layer} at every {kind} selection")
                 missing = True
@@ -53,19 +53,19 @@ def _judge(evidence: Evidence, kind: str, image_shape: tuple[int, ...] | None, n
     return make_claim(parts, notes, outcome, id=name, statement=statement, criterion=criterion)
 
 
-def _layer_parts(evidence: Evidence, layer: str, scales: list[str], which: Indices, notes: Notes) -> list[Part]:
-    sample = evidence.sample([Key(layer, 2, scale, "pr") for scale in scales], RATIO, which, notes)
+def _layer_parts(evidence: Evidence, layer: str, scales: list[str], nets: Indices, notes: Notes) -> list[Part]:
+    sample = evidence.sample([Key(layer, 2, scale, "pr") for scale in scales], RATIO, nets, notes)
     middle = sample.values.mean(axis=0)
     parts = []
     for scale, values in zip(scales, sample.values, strict=True):
-        here, level = Sample((values - middle)[None], sample.seeds), Sample(values[None], sample.seeds)
+        deviations, level = Sample((values - middle)[None], sample.seeds), Sample(values[None], sample.seeds)
         band = (-MARGIN, MARGIN)
-        parts.append(compare(evidence, DEVIATION, layer, here, band, whole=middle, about={"selection": scale}))
+        parts.append(compare(evidence, DEVIATION, layer, deviations, band, whole=middle, about={"selection": scale}))
         parts.append(compare(evidence, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), about={"selection": scale}))
     return [part for part in parts if part is not None]
 
 
-def _select(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[int, ...] | None, notes: Notes) -> list[str]:
+def _select(evidence: Evidence, nets: Indices, kind: str, image_shape: tuple[int, ...] | None, notes: Notes) -> list[str]:
     """Selections of a kind, ascending, without distances that leave too few pairs or mostly undefined values."""
     keys = evidence.nets.keys
     names = keys["selection"][(keys["score"] == "pr") & (keys["k"] == 2) & (keys["kind"] == kind)].unique()
@@ -73,7 +73,7 @@ def _select(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[in
     shares = _pair_shares(evidence, sizes, image_shape) if kind == "apart" else {}
     kept = []
     for size, name in sorted(sizes.items()):
-        undefined = max(_undefined_share(evidence, Key(layer, 2, name, "pr"), which) for layer in evidence.layers or [""])
+        undefined = max(_undefined_share(evidence, Key(layer, 2, name, "pr"), nets) for layer in evidence.layers or [""])
         if shares.get(size) == 0:
             notes.add(f"{name} dropped: no pair of columns is that far apart")
         elif undefined > 0.5:
@@ -85,10 +85,10 @@ def _select(evidence: Evidence, which: Indices, kind: str, image_shape: tuple[in
     return kept
 
 
-def _undefined_share(evidence: Evidence, key: Key, which: Indices) -> float:
+def _undefined_share(evidence: Evidence, key: Key, nets: Indices) -> float:
     grid = evidence.nets.grid(key, RATIO)
-    recorded = int(grid.recorded[which].sum())
-    return 1 - int(np.isfinite(grid.values[which]).sum()) / recorded if recorded else 1.0
+    recorded = int(grid.recorded[nets].sum())
+    return 1 - int(np.isfinite(grid.values[nets]).sum()) / recorded if recorded else 1.0
 
 
 def _pair_shares(evidence: Evidence, sizes: dict[float, str], image_shape: tuple[int, ...] | None) -> dict[float, float]:
@@ -106,9 +106,9 @@ def pair_share(image_shape: tuple[int, ...], distance: float) -> float:
     """Share of the pairs of entries of an image, (H, W) or (C, H, W), at least ``distance`` apart, by counting displacements."""
     *channels, height, width = image_shape
     down, right = np.arange(height)[:, None], np.arange(-width + 1, width)[None, :]
-    each = math.prod(channels)
-    pairs = each**2 * (height - down) * (width - np.abs(right))
-    pairs[0, width - 1] = math.comb(each, 2) * height * width  # pairs of channels of one pixel
+    channel_count = math.prod(channels)
+    pairs = channel_count**2 * (height - down) * (width - np.abs(right))
+    pairs[0, width - 1] = math.comb(channel_count, 2) * height * width  # pairs of channels of one pixel
     once = (down > 0) | (right >= 0)  # counts each pair by one of its two displacements
     total = int(pairs[once].sum())
     far = int(pairs[once & (down**2 + right**2 >= distance**2)].sum())

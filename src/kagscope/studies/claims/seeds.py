@@ -140,9 +140,9 @@ class Evidence:
         """(2, pairs) standard and augmented nets that agree in seed and all other settings."""
         return self.pairs("training", "standard", "augmented")
 
-    def widths(self, which: Indices) -> list[int]:
+    def widths(self, nets: Indices) -> list[int]:
         """Widths of the given nets, ascending."""
-        return sorted({int(width) for width in self.nets.runs["width"].to_numpy()[which]})
+        return sorted({int(width) for width in self.nets.runs["width"].to_numpy()[nets]})
 
     def sample(self, keys: list[Key], measure: str, which: Indices, notes: Notes) -> Sample:
         """Quantities of the same nets, at the data points where all are defined, averaged over each seed."""
@@ -168,10 +168,10 @@ class Evidence:
         seeds_present = present.any(axis=0)
         kept = 2 * present.sum(axis=1) >= max(int(seeds_present.sum()), 1)
         complete = present[kept].all(axis=0) & seeds_present if kept.any() else np.zeros(self.seeds.size, dtype=bool)
-        if left := int((present.any(axis=1) & ~kept).sum()):
-            notes.add(f"{what}: {left} settings left out, which fewer than half of the seeds have")
-        if left := int((seeds_present & ~complete).sum()):
-            notes.add(f"{what}: {left} of {int(seeds_present.sum())} seeds left out, which lack a setting")
+        if dropped := int((present.any(axis=1) & ~kept).sum()):
+            notes.add(f"{what}: {dropped} settings left out, which fewer than half of the seeds have")
+        if dropped := int((seeds_present & ~complete).sum()):
+            notes.add(f"{what}: {dropped} of {int(seeds_present.sum())} seeds left out, which lack a setting")
         used = defined & complete[seed] & kept[setting]
         target = (np.cumsum(complete) - 1)[seed[used]], (np.cumsum(kept) - 1)[setting[used]]
         sums, counts = np.zeros((2, int(complete.sum()), int(kept.sum()), values.shape[0], values.shape[2]))

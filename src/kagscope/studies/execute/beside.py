@@ -99,8 +99,8 @@ def second_process(wanted: bool, module: str) -> Iterator[SecondProcess]:
             pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), start_worker, (None, os.getpid()))
             with fresh_process_environment():
                 pool.submit(import_module, module)
-    beside = SecondProcess(pool)
+    second = SecondProcess(pool)
     try:
-        yield beside
+        yield second
     finally:
-        beside.close()
+        second.close()

@@ -14,7 +14,7 @@ def compile_kernels(tell: Callable[[str], None]) -> None:
     """Compile uncached kernels; those of k = 3, half of the time, in a second process if there is a core for it."""
     if is_warm():
         return
-    with second_process(usable_cores() > 1, "kagscope.minors.engine") as beside:
-        triples = beside.begin({"k = 3": partial(warm_up, orders=(3,))})
+    with second_process(usable_cores() > 1, "kagscope.minors.engine") as second:
+        triples = second.begin({"k = 3": partial(warm_up, orders=(3,))})
         warm_up(tell, [k for k in ORDERS if k != 3])
-        beside.finish(triples, lambda name: None)
+        second.finish(triples, lambda name: None)

@@ -127,10 +127,10 @@ class RayExecutor:
         """Raise :class:`InputError` if a task fits on no node, where it would wait forever."""
         nodes = _nodes()
         if nodes and not any(self._fit(node) for node in nodes):
-            most = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
+            largest = {name: max(node.get(name, 0.0) for node in nodes) for name in ("CPU", "GPU")}
             raise InputError(
                 f"a run is to have {self.cpus:g} CPUs and {self.gpus:g} GPUs, but the largest node of this Ray has "
-                f"{most['CPU']:g} and {most['GPU']:g}; give smaller --cpus-per-run or --gpus-per-run"
+                f"{largest['CPU']:g} and {largest['GPU']:g}; give smaller --cpus-per-run or --gpus-per-run"
             )
 
 
@@ -147,8 +147,8 @@ def _queue() -> Any:
     from ray.util.queue import Queue
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": here})
+    this_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Queue(actor_options={"num_cpus": 0, "scheduling_strategy": this_node})
 
 
 def _arrived_events(events: Any) -> Iterator[Event]:

@@ -67,8 +67,8 @@ def _compare(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple
     if len(pairs):
         tests, seed_means = over_seeds(differences(nets, pairs, axis), len(nets.keys), nets.sizes)
         means[np.isin(seeds, nets.runs["seed"].to_numpy()[pairs[:, 0]])] = seed_means
-        each = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
-        agree = agreement(nets, nets.others(axis), pairs[:, 0], each, tests["effect"].to_numpy())
+        pair_differences = nets.means[:, pairs[:, 1]] - nets.means[:, pairs[:, 0]]
+        agree = agreement(nets, nets.others(axis), pairs[:, 0], pair_differences, tests["effect"].to_numpy())
         tests = tests.assign(pairs=len(pairs), agree=agree)
     else:
         tests = _compare_unpaired(nets, axis, first, category).assign(pairs=0, agree=np.nan)
@@ -94,8 +94,8 @@ def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
     blocks = []
     for block in nets.blocks:
         values = net_means(block.values)[:, :, None] if other_images else block.values
-        each = values[:, pairs[:, 1]] - values[:, pairs[:, 0]]
-        blocks.append(Block(block.rows, seed_values(nets, pairs[:, 0], each)))
+        pair_differences = values[:, pairs[:, 1]] - values[:, pairs[:, 0]]
+        blocks.append(Block(block.rows, seed_values(nets, pairs[:, 0], pair_differences)))
     return blocks
 
 

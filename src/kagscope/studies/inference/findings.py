@@ -43,9 +43,9 @@ def _training_effect(tested: pd.DataFrame) -> Finding | None:
     clear, best = _clearest(tested)
     axes = list(tested.columns[: list(tested.columns).index("layer")])
     suffix = "" if not axes else ", all settings together" if best[axes[0]] == ALL else ", in single settings"
-    what = f"Training changed {len(clear)} of {len(tested)} scores over all columns{suffix} ({_test(best)})"
+    start = f"Training changed {len(clear)} of {len(tested)} scores over all columns{suffix} ({_test(best)})"
     end = f"; clearest: {_score_of(best)}, {effect_text(best)}." if len(clear) else ": no difference is certain."
-    return Finding(what + end, code="training_effect", **_counts(tested, clear), **_effect_facts(best, clear))
+    return Finding(start + end, code="training_effect", **_counts(tested, clear), **_effect_facts(best, clear))
 
 
 def category_effect(table: pd.DataFrame) -> Finding | None:
@@ -55,12 +55,12 @@ def category_effect(table: pd.DataFrame) -> Finding | None:
         return None
     clear, best = _clearest(tested)
     axis, groups = str(best["axis"]), {"category": str(best["category"]), "first": str(best["first"])}
-    what = f"{_share_text(clear, tested)} over all columns differ{'s' * (len(clear) == 1)} with {_words(axis)} ({_test(best)})"
+    start = f"{_share_text(clear, tested)} over all columns differ{'s' * (len(clear) == 1)} with {_words(axis)} ({_test(best)})"
     end = f"; clearest: {groups['category']} against {groups['first']}, {_score_of(best)}, {effect_text(best)}." * bool(
         len(clear)
     )
     numbers = _counts(tested, clear) | (groups if len(clear) else {}) | _effect_facts(best, clear)
-    return Finding(what + (end or "."), code="category_effect", axis=axis, **numbers)
+    return Finding(start + (end or "."), code="category_effect", axis=axis, **numbers)
 
 
 def _trend(tested: pd.DataFrame) -> Finding | None:
@@ -69,11 +69,11 @@ def _trend(tested: pd.DataFrame) -> Finding | None:
     clear, best = _clearest(tested, ("tau", "tau_low", "tau_high"))
     axis = str(best["axis"])
     verb = "has" if len(clear) == 1 else "have"
-    what = f"{_share_text(clear, tested)} over all columns {verb} a monotone trend over {_words(axis)} ({_test(best)})"
+    start = f"{_share_text(clear, tested)} over all columns {verb} a monotone trend over {_words(axis)} ({_test(best)})"
     way = f"{_score_of(best)} {'rises' if best['tau'] > 0 else 'falls'}"
     end = f"; clearest: {way}, tau {best['tau']:z.2f} ({best['tau_low']:z.2f} to {best['tau_high']:z.2f})." * bool(len(clear))
     numbers = _counts(tested, clear) | (_score_facts(best) | {"tau": float(best["tau"])} if len(clear) else {})
-    return Finding(what + (end or "."), code="trend", axis=axis, **numbers)
+    return Finding(start + (end or "."), code="trend", axis=axis, **numbers)
 
 
 def _tested_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -142,8 +142,8 @@ def effect_text(row: pd.Series[Any]) -> str:
 
 def ratio_text(ratio: float, *ends: float) -> list[str]:
     """Format a ratio and the ends of its interval, with enough digits not to look like 1 or 0 unless it is."""
-    least = min((ratio, *ends))
-    if 0 < least < SMALL_RATIO:
+    smallest = min((ratio, *ends))
+    if 0 < smallest < SMALL_RATIO:
         return [f"{value:.2g}" for value in (ratio, *ends)]
     digits = 2 if ratio == 1 else max(2, min(12, 1 - math.floor(math.log10(abs(ratio - 1)))))
     return [f"{value:.{digits}f}" for value in (ratio, *ends)]

@@ -51,7 +51,7 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
     groups, name = nets.codes(["seed", *(other for other in SHAPING if other in nets.axes)]), "untrained net"
     if np.unique(groups).size == groups.size:
         groups, name = nets.codes(["seed"]), "seed"
-    wanted = [names.index(f"{axis}={level}") for level in nets.levels(axis)[1:]]
+    columns = [names.index(f"{axis}={level}") for level in nets.levels(axis)[1:]]
     rows = []
     for values, kind in zip(nets.means, nets.keys["kind"], strict=True):
         fit: Fit | str = ""
@@ -61,8 +61,8 @@ def mixed_effects(nets: Nets, axis: str, done: Fits) -> list[pd.DataFrame]:
             if key not in done:
                 done[key] = fit_random_intercepts(unit, design, groups, name)
             fit = done[key]
-        rows.append([_row(fit, column, int(np.isfinite(values).sum()), scale) for column in wanted])
-    return [pd.DataFrame([row[i] for row in rows], columns=list(COLUMNS)) for i in range(len(wanted))]
+        rows.append([_row(fit, column, int(np.isfinite(values).sum()), scale) for column in columns])
+    return [pd.DataFrame([row[i] for row in rows], columns=list(COLUMNS)) for i in range(len(columns))]
 
 
 def empty_effects(nets: Nets) -> pd.DataFrame:

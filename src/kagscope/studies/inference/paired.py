@@ -87,10 +87,10 @@ def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) ->
 
 def _complete(rows: Indices, values: Array, defined: Array) -> Iterable[tuple[Indices, Array]]:
     """Split rows by their defined seeds: (rows, values (keys, defined seeds, points))."""
-    patterns, which = np.unique(defined, axis=0, return_inverse=True)
+    patterns, pattern_of = np.unique(defined, axis=0, return_inverse=True)
     for index, pattern in enumerate(patterns):
         if pattern.any():
-            inside = which.ravel() == index
+            inside = pattern_of.ravel() == index
             yield rows[inside], values[inside][:, np.asarray(pattern, dtype=bool)]
 
 
@@ -98,9 +98,9 @@ def _tests(means: Array) -> tuple[Array, Array, np.ndarray]:
     """p-values, least attainable p-values and names of the tests of (seeds, keys) differences."""
     keys = means.shape[1]
     p_value, p_least, test = np.full(keys, np.nan), np.full(keys, np.nan), np.full(keys, "", dtype=object)
-    patterns, which = np.unique(np.isfinite(means), axis=1, return_inverse=True)
+    patterns, pattern_of = np.unique(np.isfinite(means), axis=1, return_inverse=True)
     for column in range(patterns.shape[1]):
-        columns, n = np.flatnonzero(which.ravel() == column), int(patterns[:, column].sum())
+        columns, n = np.flatnonzero(pattern_of.ravel() == column), int(patterns[:, column].sum())
         if n < 2:
             continue
         d = means[patterns[:, column]][:, columns]

@@ -55,9 +55,9 @@ def _table(
     reason = np.where(undefined, geometry["reason"], without)
     tests["reason"] = np.where(reason != "", reason, tests["reason"])
     tests["family"] = f"trained against initial {scope}: selections " + geometry["kind"].to_numpy(dtype=object)
-    seeds, here = np.unique(nets.runs["seed"]), np.unique(nets.runs["seed"].to_numpy()[runs])
+    seeds, run_seeds = np.unique(nets.runs["seed"]), np.unique(nets.runs["seed"].to_numpy()[runs])
     full = np.full((seeds.size, len(geometry)), np.nan)
     if blocks:
-        full[np.isin(seeds, here)] = means
+        full[np.isin(seeds, run_seeds)] = means
     labels = geometry[["layer", "k", "selection", "score", "measure"]]
     return pd.concat([pd.DataFrame(setting, index=labels.index), labels, tests.assign(runs=len(runs))], axis=1), full

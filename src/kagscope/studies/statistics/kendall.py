@@ -29,9 +29,9 @@ def level_orders(levels: int, blocks: int, draws: int = ENUMERATED) -> Array:
         orders = np.random.default_rng(0).permuted(np.tile(np.arange(levels), (draws, blocks, 1)), axis=2)
         orders[0] = np.arange(levels)
         return pair_signs(orders.astype(float))
-    each = np.array(list(permutations(range(levels))), dtype=float)
-    which = np.array(list(product(range(len(each)), repeat=blocks)))
-    return pair_signs(each[which])
+    orders = np.array(list(permutations(range(levels))), dtype=float)
+    chosen = np.array(list(product(range(len(orders)), repeat=blocks)))
+    return pair_signs(orders[chosen])
 
 
 def trend_draws(signs: Array, levels: int) -> Array:
@@ -60,14 +60,14 @@ def mean_tau(scores: Array, pairs: Array, levels: int) -> tuple[Array, Array, Ar
     Returns:
         tau, low, high, (keys,) each, within [-1, 1]; NaN without pairs.
     """
-    each = np.divide(scores, pairs, out=np.full(scores.shape, np.nan), where=pairs > 0)
-    n = np.isfinite(each).sum(axis=1)
+    taus = np.divide(scores, pairs, out=np.full(scores.shape, np.nan), where=pairs > 0)
+    n = np.isfinite(taus).sum(axis=1)
     n_or_1 = np.maximum(n, 1)
-    tau = np.where(n > 0, np.nansum(each, axis=1) / n_or_1, np.nan)
+    tau = np.where(n > 0, np.nansum(taus, axis=1) / n_or_1, np.nan)
     series = np.maximum(pairs.sum(axis=1) / (levels * (levels - 1) / 2), 1.0)
     c = ndtri(0.025) ** 2 * 2 / (levels * series)
     reach = np.sqrt(c * np.maximum(1 + c - tau**2, 0.0))
     low, high = (tau - reach) / (1 + c), (tau + reach) / (1 + c)
-    spread = np.sqrt(np.nansum((each - tau[:, None]) ** 2, axis=1) / np.maximum(n - 1, 1))
+    spread = np.sqrt(np.nansum((taus - tau[:, None]) ** 2, axis=1) / np.maximum(n - 1, 1))
     left, right = t_interval(Estimate(tau, spread / np.sqrt(n_or_1), n - 1))
     return tau, np.clip(np.fmin(low, left), -1, 1), np.clip(np.fmax(high, right), -1, 1)

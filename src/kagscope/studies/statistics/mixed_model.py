@@ -82,12 +82,12 @@ def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
     _, first, member, sizes = np.unique(group, return_index=True, return_inverse=True, return_counts=True)
     n, p = X.shape
     Z = np.eye(len(sizes))[member]
-    rest = y - np.column_stack([X, Z]) @ np.linalg.lstsq(np.column_stack([X, Z]), y, rcond=None)[0]
-    if not rest @ rest / (n - p) > NO_ERROR**2:
+    residuals = y - np.column_stack([X, Z]) @ np.linalg.lstsq(np.column_stack([X, Z]), y, rcond=None)[0]
+    if not residuals @ residuals / (n - p) > NO_ERROR**2:
         return EXPLAINED
-    whole, sums = np.column_stack([X, y]), Z.T @ np.column_stack([X, y])
+    columns, sums = np.column_stack([X, y]), Z.T @ np.column_stack([X, y])
 
-    gram = whole.T @ whole
+    gram = columns.T @ columns
 
     def products(ratios: Array) -> Array:
         """(ratios, p + 1, p + 1) products of the columns of X and y with V^-1."""
