@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, MutableSequence, MutableSet
 from functools import partial
@@ -17,11 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
-from torch.nn.utils import parametrize
-from torch.utils import checkpoint
 from torch.utils.data import Dataset
 
 from kagscope.base.errors import InputError
+from kagscope.jacobians.patches import no_saving_hooks, plain_pytorch
 from kagscope.jacobians.plain import plain_modules
 from kagscope.jacobians.surroundings import preserve_global_state
 
@@ -45,7 +43,7 @@ def untouched(model: nn.Module, mode: str = "eval", *, passes_only: bool = False
         InputError: The mode of the model cannot be set, such as that of an exported program.
     """
     if passes_only and mode == "eval" and (parts := plain_modules(model)) is not None:
-        with torch.inference_mode(False), _no_saving_hooks(), _eval_mode(parts):
+        with torch.inference_mode(False), no_saving_hooks(), _eval_mode(parts):
             yield True
         return
     with torch.inference_mode(False), preserve_model(model):
@@ -57,7 +55,7 @@ def untouched(model: nn.Module, mode: str = "eval", *, passes_only: bool = False
                 f"the model cannot be put into {mode} mode ({text}); "
                 "of an exported program give the Python module it was made from"
             ) from error
-        with _no_backward_hooks(model), _no_saving_hooks():
+        with _no_backward_hooks(model), no_saving_hooks():
             yield False
 
 
@@ -79,11 +77,11 @@ def preserve_model(model: nn.Module) -> Iterator[None]:
     """Restore a model, scripted modules included, and the random states on exit, also after an exception.
 
     This covers attributes of all modules and of their classes, and the contents of containers, arrays, objects and generators
-    among them: modes, hooks, whatever a forward pass may leave there. Inside, PyTorch runs plainly (:func:`_plain_pytorch`).
+    among them: modes, hooks, whatever a forward pass may leave there. Inside, PyTorch runs plainly (:func:`plain_pytorch`).
     """
     seen = {id(module) for module in model.modules()}
     tensors = [*model.parameters(), *model.buffers()]
-    with preserve_global_state(tensors), _plain_pytorch(), contextlib.ExitStack() as stack:
+    with preserve_global_state(tensors), plain_pytorch(), contextlib.ExitStack() as stack:
         torch.set_anomaly_enabled(False)  # which would end at the first NaN
         for device in {"cpu", *(tensor.device.type for tensor in tensors)} - {"meta"}:  # compute in the model's dtype
             stack.enter_context(torch.autocast(device, enabled=False))
@@ -297,89 +295,3 @@ def _no_backward_hooks(model: nn.Module) -> Iterator[None]:
     finally:
         for hooks, entries in saved:
             hooks.update(entries)
-
-
-@contextlib.contextmanager
-def _no_saving_hooks() -> Iterator[None]:
-    """Disable the caller's saved-tensor hooks, which would pack what passes save for the backward pass."""
-    hooks: Any = torch._C._autograd
-    pairs = []
-    while (pair := hooks._top_saved_tensors_default_hooks(True)) is not None:
-        pairs.append(pair)
-        hooks._pop_saved_tensors_default_hooks()
-    try:
-        yield
-    finally:
-        for pair in reversed(pairs):
-            hooks._push_saved_tensors_default_hooks(*pair)
-
-
-class _Patched:
-    """Number of concurrent measurements, and PyTorch's original functions, which the last of them restores."""
-
-    lock = threading.Lock()
-    users = 0
-    checkpoint: Any = None
-    inference: Any = None
-    saving: Any = None
-    cached = 0
-    stance: Any = None
-
-
-@contextlib.contextmanager
-def _plain_pytorch() -> Iterator[None]:
-    """Let ``torch.utils.checkpoint`` keep what its function computes, ``torch.inference_mode`` act as ``torch.no_grad``,
-    ``saved_tensors_hooks`` pack nothing, and compiled code run eagerly.
-
-    What a checkpoint recomputes in the backward pass would not see the variable that a layer map substitutes. What
-    inference mode makes is a constant, as under ``no_grad``, but autograd refuses it. Parametrised weights that the
-    user has cached are recomputed, because their source tensors may be replaced. Compilers would see hooks and
-    transforms that they do not know, and recompile for each.
-    """
-    parts: Any = checkpoint
-    mode: Any = torch.inference_mode
-    saving: Any = torch.autograd.graph.saved_tensors_hooks
-    with _Patched.lock:
-        _Patched.users += 1
-        if _Patched.users == 1:
-            _Patched.checkpoint = parts._checkpoint_without_reentrant_generator
-            _Patched.inference, mode.__enter__ = mode.__enter__, _enter_no_grad
-            _Patched.saving, saving.__enter__ = saving.__enter__, _save_unpacked
-            parts._checkpoint_without_reentrant_generator = _compute_once
-            parts.CheckpointFunction.apply = _call_directly
-            _Patched.cached, parametrize._cache_enabled = parametrize._cache_enabled, 0
-            compiler = "torch._dynamo" in sys.modules  # takes seconds to load, and is loaded if anything is compiled
-            _Patched.stance = torch.compiler.set_stance("force_eager") if compiler else contextlib.nullcontext()
-    try:
-        yield
-    finally:
-        with _Patched.lock:
-            _Patched.users -= 1
-            if not _Patched.users:
-                parts._checkpoint_without_reentrant_generator = _Patched.checkpoint
-                del parts.CheckpointFunction.apply
-                mode.__enter__ = _Patched.inference
-                saving.__enter__ = _Patched.saving
-                parametrize._cache_enabled = _Patched.cached
-                _Patched.stance.__exit__(None, None, None)
-
-
-def _enter_no_grad(mode: Any) -> None:
-    """Replacement for ``torch.inference_mode``; leaving it undoes the context set here."""
-    if mode.mode:
-        mode._inference_mode_context = torch.set_grad_enabled(False)
-    else:
-        _Patched.inference(mode)
-
-
-def _save_unpacked(hooks: Any) -> None:
-    """Replacement for ``saved_tensors_hooks``: tensors restored with fewer bits would change derivatives."""
-    torch._C._autograd._push_saved_tensors_default_hooks(torch.detach, torch.detach)
-
-
-def _compute_once(*args: Any, **kwargs: Any) -> Iterator[None]:
-    yield
-
-
-def _call_directly(function: Any, preserve: bool, *args: Any) -> Any:
-    return function(*args)

@@ -25,15 +25,15 @@ from kagscope.measuring.api import describe_baseline
 from kagscope.measuring.compare import compare
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
-from kagscope.measuring.state import WHOLE, State
+from kagscope.measuring.state import State
 from kagscope.tables.means import CONFIDENCE, summarise
-from kagscope.tracking.history import History
 from kagscope.tracking.loggers import LOGGED, Send, check_logged, line, metrics, senders
 from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead, check_max_overhead
-from kagscope.tracking.parts import Part, join_measurements, merge_sessions
+from kagscope.tracking.parts import Part, merge_sessions
 from kagscope.tracking.probe import Probe, warm_up_measuring
+from kagscope.tracking.reports import load_report, make_report
 from kagscope.tracking.schedule import Schedule, check_epoch, check_step, parse_schedule
-from kagscope.tracking.start import FIRST_STEP, baseline_phrase, begin_tracking, check_continues
+from kagscope.tracking.start import FIRST_STEP, begin_tracking, check_continues
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,14 +204,7 @@ class Tracker:
     @staticmethod
     def load(folder: str | os.PathLike[str]) -> Report:
         """Load the report of a history folder, without the network. Raises :class:`DataError`."""
-        history = History.existing(folder)
-        parts, damaged = history.read()
-        settings, trajectory = history.settings(), merge_sessions(parts)
-        points = {int(point) for part in trajectory for point in part.table["point"].unique()} - {WHOLE}
-        baseline = baseline_phrase(settings.get("baseline"))
-        provenance = {"model": "a network in training", "points": len(points), "baseline": baseline}
-        spec = {name: value for name, value in settings.items() if name in MeasureSpec.model_fields}
-        return _make_report(trajectory, damaged, (), spec, provenance)
+        return load_report(folder)
 
     @property
     def report(self) -> Report:
@@ -220,7 +213,7 @@ class Tracker:
             provenance = {**self._provenance, "seconds": round(self._overhead.measuring, 3), "hardware": hardware()}
             settings = self._probe.spec.as_json()
             notes = self._baseline[0].notes
-            self._cached_report = _make_report(self._parts, self._damaged, self._skipped, settings, provenance, notes)
+            self._cached_report = make_report(self._parts, self._damaged, self._skipped, settings, provenance, notes)
         return self._cached_report
 
     @property
@@ -370,24 +363,3 @@ def _spec(spec: MeasureSpec | str | None, layers: Layers, settings: Mapping[str,
     if spec is None:
         return MeasureSpec(layers=layers, **(CHEAPER | dict(settings)))
     return spec_from(spec, dict(settings) | ({} if layers is None else {"layers": layers}))
-
-
-def _make_report(
-    parts: Sequence[Part],
-    damaged: Sequence[str],
-    pending: Sequence[int],
-    settings: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    notes: Sequence[str] = (),
-) -> Report:
-    curves = pd.DataFrame(columns=["step", "layer", "k", "selection", "curve", "x", "y", "network"])
-    return Report(
-        join_measurements(parts),
-        curves,
-        layers=parts[-1].layers if parts else (),
-        settings=settings,
-        notes=notes,
-        provenance=provenance,
-        left_out=dict(text.split(" is ", 1) for text in damaged),
-        thinned=sorted({step for part in parts for step in part.thinned} | set(pending)),
-    )
