@@ -29,7 +29,7 @@ from kagscope.studies.record import table_file
 from kagscope.studies.runs import Job
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
-from kagscope.studies.tables import RESULTS, read_tables, whole_runs, write_run_table
+from kagscope.studies.tables import RESULTS, find_finished_runs, read_tables, write_run_table
 from kagscope.tables.schema import RESULT_COLUMNS
 
 FEW = {"points": 4, "exact_minors": 2.5e5, "rotation_points": 0, "window_points": 1, "window_map": 2, "samples": 50}
@@ -161,7 +161,7 @@ def store(count: int) -> None:
 
         def loaded(some: list[str]) -> float:
             began = time.perf_counter()
-            whole, _ = whole_runs(opened, some)
+            whole, _ = find_finished_runs(opened, some)
             (table,) = read_tables(opened, whole, RESULTS)
             assert (len(whole), len(table)) == (len(some), len(some) * rows)
             return time.perf_counter() - began

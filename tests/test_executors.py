@@ -223,7 +223,7 @@ def test_fewer_workers_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) ->
     each = task_memory(runs()[0], 1000)
     for free, expected in ((100 * each, 8), (3.5 * each, 3), (0.1 * each, 1), (None, 8)):
         monkeypatch.setattr(study, "usable_memory", lambda free=free: free)
-        chosen = study._within_memory(LocalExecutor(8, by_default=True), runs()[:1], {"digits": 1000}, told.append)
+        chosen = study._limit_workers(LocalExecutor(8, by_default=True), runs()[:1], {"digits": 1000}, told.append)
         assert chosen.workers == expected
     assert len(told) == 2
     assert "3 at a time instead of 8" in told[0]["text"]

@@ -212,7 +212,7 @@ def test_a_mixed_model_without_variance_between_nets_is_least_squares_and_says_s
 def test_a_mixed_model_that_fails_is_least_squares_with_errors_by_cluster_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = runs_of({"training": ["standard", "augmented"]}, 6)
     logs = logs_of(runs, 1, 1)
-    monkeypatch.setattr(mixed_model, "_mixed", lambda *_: mixed_model.FAILED)  # powell converges on all that was tried
+    monkeypatch.setattr(mixed_model, "_fit_reml", lambda *_: mixed_model.FAILED)  # powell converges on all that was tried
     row = comparisons(nets_of(runs, logs, ["training"])).iloc[0]
     assert row["mixed_test"] == "least squares, errors by cluster: MixedLM of 6 untrained nets did not converge; t, 5 df"
     difference = logs[0, 6:, 0] - logs[0, :6, 0]

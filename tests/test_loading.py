@@ -250,7 +250,7 @@ def test_arrays_of_a_file_are_fed_where_the_model_requires_them_and_named_where_
         one = load_inputs(file, required=required)
         assert isinstance(one.inputs, Tensor)
         assert one.left_out == ("mask",)
-        assert one.evenly(3).left_out == ("mask",)
+        assert one.select_evenly(3).left_out == ("mask",)
     np.savez(file, anything=IMAGES, y=LABELS)
     assert load_inputs(file).left_out == ()
     np.savez(file, train_images=IMAGES, test_images=IMAGES[:3], train_labels=LABELS, test_labels=LABELS[:3])

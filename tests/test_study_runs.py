@@ -28,7 +28,7 @@ from kagscope.studies.runs import data_source
 from kagscope.studies.setting_tables import run_names
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import RunsFailed, command, plan_study, run_study, status
-from kagscope.studies.tables import whole_runs
+from kagscope.studies.tables import find_finished_runs
 from studies import Here
 
 TINY = """
@@ -232,7 +232,7 @@ def test_truncated_and_unreadable_runs_are_named_and_never_read_as_data(file: st
     (store.run_folder(unreadable) / file).mkdir()
     found = status(store).states
     assert [found[name] for name in (cut, unreadable, *whole)] == ["damaged", "damaged", "done", "done"]
-    left, out = whole_runs(store)
+    left, out = find_finished_runs(store)
     assert list(left) == whole
     assert set(out) == {cut, unreadable}
     assert all("damaged" in why and (file in why or "Error" in why) for why in out.values())

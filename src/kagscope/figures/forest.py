@@ -55,7 +55,7 @@ def plot_correlations(
     layers = [name for name in layers_of(table) if name]
     table = table.sort_values("layer", key=lambda names: names.map({name: i for i, name in enumerate(layers)}), kind="stable")
     names = [
-        f"{short_label(row['score'])}{_order(row['k'])}{_of_layer(row['layer'], layers, layer)}"
+        f"{short_label(row['score'])}{_order(row['k'])}{_layer_suffix(row['layer'], layers, layer)}"
         for row in table.to_dict("records")
     ]
     rows = table.assign(place=range(len(table)))
@@ -95,7 +95,7 @@ def _order(k: int | None) -> str:
     return f", k = {k}" if k else ""
 
 
-def _of_layer(layer: str, layers: Sequence[str], only: str | None) -> str:
+def _layer_suffix(layer: str, layers: Sequence[str], only: str | None) -> str:
     return "" if only is not None or not layer or len(layers) < 2 else f", {layer}"
 
 

@@ -47,7 +47,7 @@ class LoadedInputs:
     def __len__(self) -> int:
         return len(self.points)
 
-    def evenly(self, points: int) -> LoadedInputs:
+    def select_evenly(self, points: int) -> LoadedInputs:
         """Select ``points`` evenly spaced inputs, including the first and last. Raises :class:`InputError`."""
         indices = choose_evenly(len(self), points, self.name)
         rows = torch.from_numpy(indices)
@@ -87,7 +87,7 @@ def load_inputs(
     inputs, labels, image_shape, left_out = _source(name, split, required)
     tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
     loaded = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name), left_out)
-    source = loaded if points is None else loaded.evenly(points)
+    source = loaded if points is None else loaded.select_evenly(points)
     for key, tensor in (source.inputs if isinstance(source.inputs, dict) else {"inputs": source.inputs}).items():
         _check(tensor, f"{name}: {key}")
     if shape is None:

@@ -179,19 +179,19 @@ def render_report(
             command=str(provenance.get("command") or ""),
             sampled=_sampling_errors(nets),
             undefined_values=undefined_counts(results)[:MAX_REASONS],
-            facts=[(title, _filled(provenance[key])) for key, title in FACTS.items() if provenance.get(key)],
+            facts=[(title, _drop_empty(provenance[key])) for key, title in FACTS.items() if provenance.get(key)],
             papers=PAPERS,
             payload=packed,
         )
     )
 
 
-def _filled(value: Any) -> Any:
+def _drop_empty(value: Any) -> Any:
     """Settings without those that were left empty, at any depth."""
     if not isinstance(value, Mapping):
         return value
-    found = {key: _filled(one) for key, one in value.items()}
-    return {key: one for key, one in found.items() if not (one is None or (isinstance(one, (str, list, dict)) and not one))}
+    full = {key: _drop_empty(item) for key, item in value.items()}
+    return {key: item for key, item in full.items() if not (item is None or (isinstance(item, (str, list, dict)) and not item))}
 
 
 def _first_chart(payload: Mapping[str, Any], *, over_points: bool, along: bool) -> str | None:

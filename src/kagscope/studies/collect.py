@@ -21,7 +21,7 @@ from kagscope.studies.phase_diagram import phase_diagram, phase_findings
 from kagscope.studies.relations import relations
 from kagscope.studies.setting_tables import labels_of, runs_table, settings_summary, tied_axes, varied_axes
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_tables, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, find_finished_runs, no_runs_error, read_tables
 
 
 @dataclass(frozen=True)
@@ -63,24 +63,24 @@ class StudyTables:
     left_out: dict[str, str]
 
     @cached_property
-    def varied(self) -> list[str]:
+    def varied_axes(self) -> list[str]:
         """Axes that vary."""
         return varied_axes(self.runs)
 
     @cached_property
-    def tied(self) -> dict[str, list[str]]:
+    def tied_axes(self) -> dict[str, list[str]]:
         """Each axis with those that change together with it."""
-        return tied_axes(self.runs, self.varied)
+        return tied_axes(self.runs, self.varied_axes)
 
     @property
     def axes(self) -> list[str]:
         """Axes that vary, other than the seed, with one for each group of tied axes."""
-        return [name for name in self.tied if name != "seed"]
+        return [name for name in self.tied_axes if name != "seed"]
 
     @cached_property
     def labels(self) -> dict[str, str]:
         """Label of each run in addition to its width."""
-        return labels_of(self.runs, self.varied)
+        return labels_of(self.runs, self.varied_axes)
 
     @property
     def image_shapes(self) -> list[tuple[int, ...]]:
@@ -103,7 +103,7 @@ class StudyResults:
     outcome: Outcome
 
 
-def gather(store: RunStore, on_event: Report = lambda event: None) -> StudyTables:
+def gather_tables(store: RunStore, on_event: Report = lambda event: None) -> StudyTables:
     """Write the tables of a study's finished runs: ``results``, ``curves`` and ``runs.parquet``.
 
     Args:
@@ -114,7 +114,7 @@ def gather(store: RunStore, on_event: Report = lambda event: None) -> StudyTable
         DataError: no run is finished.
         OutputError: a file cannot be written; files written before it stay whole.
     """
-    finished, left_out = whole_runs(store)
+    finished, left_out = find_finished_runs(store)
     if not finished:
         raise no_runs_error(store, left_out)
     on_event({"kind": "stage", "name": "tables"})
@@ -125,7 +125,7 @@ def gather(store: RunStore, on_event: Report = lambda event: None) -> StudyTable
     return StudyTables(results, curves, runs, left_out)
 
 
-def collect(store: RunStore, gathered: StudyTables, on_event: Report = lambda event: None) -> StudyResults:
+def analyse(store: RunStore, gathered: StudyTables, on_event: Report = lambda event: None) -> StudyResults:
     """Write the results of a study, without pictures (:func:`kagscope.studies.present.present`).
 
     These are ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV, and ``claims.json`` if the study tests claims.
@@ -139,7 +139,7 @@ def collect(store: RunStore, gathered: StudyTables, on_event: Report = lambda ev
         OutputError: a file cannot be written; files written before it stay whole.
     """
     study, results, runs = store.study, gathered.results, gathered.runs
-    varied, tied, axes = gathered.varied, gathered.tied, gathered.axes
+    varied, tied, axes = gathered.varied_axes, gathered.tied_axes, gathered.axes
     axis_names = list(tied)
     on_event({"kind": "stage", "name": "statistics"})
     summary = settings_summary(results, runs, axis_names)

@@ -220,7 +220,7 @@ def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:
         widths=values.hidden,
         epochs=epochs,
         batch_size=batch_size,
-        steps=measure.kept_steps(epochs, -(-images // batch_size)),
+        steps=measure.checkpoint_steps(epochs, -(-images // batch_size)),
         **same,
     )
     config.training_settings()  # raises if settings do not fit

@@ -122,7 +122,7 @@ def _fields() -> dict[str, Any]:
     return fields
 
 
-class _Checked(Strict):
+class _SpecChecks(Strict):
     """Checks values of a spec by the spec itself."""
 
     @field_validator(*TAKEN, check_fields=False)
@@ -147,7 +147,7 @@ class _Checked(Strict):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
-SpecValues: Any = create_model("SpecValues", __base__=_Checked, **_fields())
+SpecValues: Any = create_model("SpecValues", __base__=_SpecChecks, **_fields())
 SpecValues.__doc__ = "Values of a spec that a study sets; None for the default, which goes by the size of the images."
 
 
@@ -223,7 +223,7 @@ class Measure(SpecValues):
             )
         return {"layers": LAYERS if set(chosen) == set(names) else tuple(name for name in names if name in chosen)}
 
-    def kept_steps(self, epochs: int, per_epoch: int) -> tuple[int, ...]:
+    def checkpoint_steps(self, epochs: int, per_epoch: int) -> tuple[int, ...]:
         """Steps at which weights are kept, for ``epochs`` epochs of ``per_epoch`` steps.
 
         Raises:

@@ -22,7 +22,7 @@ from kagscope.studies.networks import inputs_of, network
 from kagscope.studies.record import CONFIG
 from kagscope.studies.runs import load_network
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, no_runs_error, read_without_writing, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, find_finished_runs, no_runs_error, read_without_writing
 
 
 def open_study(folder: str | os.PathLike[str]) -> Study:
@@ -51,7 +51,7 @@ class Study:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         store = RunStore.existing(folder)
-        finished, self.left_out = whole_runs(store)
+        finished, self.left_out = find_finished_runs(store)
         if not finished:
             raise no_runs_error(store, self.left_out)
         self.folder: Path = store.folder

@@ -68,7 +68,7 @@ def present(
     Args:
         store: Run store of the study.
         gathered: tables of the study.
-        collected: results of :func:`kagscope.studies.collect.collect` from them.
+        collected: results of :func:`kagscope.studies.collect.analyse` from them.
         pictured: result of :func:`begin_figures`.
         second: a process that may draw figures concurrently.
         on_event: called with each stage, and with figures that cannot be drawn.
@@ -163,7 +163,7 @@ def _occurrence_table(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
     head = [*(name.replace("_", " ") for name in axes), "layer", "occurs", "PR ratio", "low", "high", "p", "onset", "accuracy"]
     note = (
         "Geometry occurs where PR, KL and rotation ratio of the 2 × 2 minors are all above their initial values "
-        f"(corrected p < 0.05). All rows are in phase_diagram.csv.{_cut_note(occurs)}"
+        f"(corrected p < 0.05). All rows are in phase_diagram.csv.{_rows_note(occurs)}"
     )
     return {"name": "occurrence", "label": "Where geometry occurs", "head": head, "rows": rows, "note": note}
 
@@ -179,7 +179,7 @@ def _relation_table(related: pd.DataFrame) -> dict[str, Any]:
     ]
     tests = "; ".join(str(test) for test in related["test"].unique()) if "test" in related else ""
     head = [HEADS.get(name, name) for name in (*texts, *numbers)]
-    note = f"{tests[:1].upper()}{tests[1:]}. A correlation is not a cause. All rows are in relations.csv.{_cut_note(related)}"
+    note = f"{tests[:1].upper()}{tests[1:]}. A correlation is not a cause. All rows are in relations.csv.{_rows_note(related)}"
     return {"name": "relations", "label": "How geometry goes with outcomes", "head": head, "rows": rows, "note": note}
 
 
@@ -187,7 +187,7 @@ def _bounds(row: dict[Any, Any], name: str) -> list[dict[str, Any]]:
     return [_cell(row[f"{name}_low"]), _cell(row[f"{name}_high"])]
 
 
-def _cut_note(table: pd.DataFrame) -> str:
+def _rows_note(table: pd.DataFrame) -> str:
     return f" The first {MOST} of {len(table)} are shown." if len(table) > MOST else ""
 
 

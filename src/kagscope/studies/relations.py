@@ -46,7 +46,7 @@ def relations(nets: Nets, scores: Sequence[str] = SCORES, outcomes: Sequence[str
     y_rows = np.flatnonzero((keys["kind"] == "outcome") & (keys["score"].isin(outcomes) if len(outcomes) else True))
     if not x_rows.size or not y_rows.size:
         return pd.DataFrame()
-    grid = _by_setting(nets, [*x_rows, *y_rows])
+    grid = _seed_means(nets, [*x_rows, *y_rows])
     columns = ["layer", "k", "score", "measure"]
     names = keys["score"].tolist()
     pairs = [key | {"outcome": names[j]} for key in keys[columns].iloc[x_rows].to_dict("records") for j in y_rows]
@@ -72,7 +72,7 @@ def _missing_seeds_note(nets: Nets) -> str:
     return f"{note} (in a setting)" if note else f"fewer than {FEWEST} seeds are common to the settings that have so many"
 
 
-def _by_setting(nets: Nets, rows: Sequence[int]) -> Array:
+def _seed_means(nets: Nets, rows: Sequence[int]) -> Array:
     """(rows, settings, seeds) means of nets, NaN where undefined, for settings with five seeds and their common seeds."""
     setting, seeds = nets.codes(nets.axes), np.unique(nets.runs["seed"])
     seed = np.searchsorted(seeds, nets.runs["seed"])

@@ -15,7 +15,7 @@ from kagscope.base.errors import KagscopeError, OutputError
 from kagscope.base.provenance import digest
 from kagscope.data import Dataset, load
 from kagscope.studies.claims.parts import too_few
-from kagscope.studies.collect import Outcome, collect, gather
+from kagscope.studies.collect import Outcome, analyse, gather_tables
 from kagscope.studies.execute.base import Event, Executor, Failure, Report
 from kagscope.studies.execute.beside import second_process
 from kagscope.studies.execute.kernels import compile_kernels
@@ -29,7 +29,7 @@ from kagscope.studies.runs import Job, run_task, tasks_for
 from kagscope.studies.setting_tables import run_names
 from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.studies.store import RunStore
-from kagscope.studies.tables import CURVES, RESULTS, join, joined_runs, whole_runs
+from kagscope.studies.tables import CURVES, RESULTS, find_finished_runs, join, read_joined_runs
 from kagscope.tables.schema import ALPHA
 
 MANY = 30  # runs from which a second process for figures pays, as it takes three seconds to start
@@ -155,7 +155,7 @@ def run_study(
         store.forget_failure(job.run.run_id)
     chosen = executor if executor is not None else LocalExecutor(usable_cores(), by_default=True)
     if isinstance(chosen, LocalExecutor) and chosen.by_default:
-        chosen = _within_memory(chosen, todo, study.images, on_event)
+        chosen = _limit_workers(chosen, todo, study.images, on_event)
     called = run_names([job.run for job in jobs.values()])
     plan = {"runs": len(names), "finished": len(names) - len(missing), "failed_before": len(missing) - len(todo)}
     on_event({"kind": "plan", **plan, "workers": chosen.workers, "names": called})
@@ -192,12 +192,12 @@ def conclude(
     draws figures of many runs concurrently; files are the same.
     """
     if not pictures:
-        return collect(store, gather(store, on_event), on_event).outcome
+        return analyse(store, gather_tables(store, on_event), on_event).outcome
     several = min(workers, usable_cores()) > 1 and len(store.folders()) >= MANY
     with second_process(several, "kagscope.figures.write") as second:
-        gathered = gather(store, on_event)
+        gathered = gather_tables(store, on_event)
         pictured = begin_figures(store, gathered, second)
-        return present(store, gathered, collect(store, gathered, on_event), pictured, second, on_event, follow)
+        return present(store, gathered, analyse(store, gathered, on_event), pictured, second, on_event, follow)
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ def _remember(store: RunStore, failure: Failure) -> None:
             store.fail(name, failure.message, failure.traceback)
 
 
-def _within_memory(executor: LocalExecutor, todo: Sequence[Job], images: dict[str, int], on_event: Report) -> LocalExecutor:
+def _limit_workers(executor: LocalExecutor, todo: Sequence[Job], images: dict[str, int], on_event: Report) -> LocalExecutor:
     """Limit the number of workers by free memory."""
     free = usable_memory()
     if not todo or free is None:
@@ -263,7 +263,7 @@ class Growing:
     def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
         self._store, self._names, self._on_event = store, names, on_event
         folders = store.folders() & set(names)
-        joined_before = joined_runs(store, CURVES) & folders  # in the table that is written last
+        joined_before = read_joined_runs(store, CURVES) & folders  # in the table that is written last
         self._held, self._new = len(joined_before), len(folders - joined_before)
 
     def __call__(self, event: Event) -> None:
@@ -277,6 +277,6 @@ class Growing:
                 self._join()
 
     def _join(self) -> None:
-        finished, _ = whole_runs(self._store, self._names)
+        finished, _ = find_finished_runs(self._store, self._names)
         join(self._store, finished, RESULTS)
         join(self._store, finished, CURVES)

@@ -57,7 +57,7 @@ def write_run_table(table: pd.DataFrame, file: Path) -> None:
     pq.write_table(plain, file, compression=compression, use_dictionary=dictionaries, write_statistics=False, store_schema=False)
 
 
-def whole_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, FinishedRun], dict[str, str]]:
+def find_finished_runs(store: RunStore, run_ids: Sequence[str] | None = None) -> tuple[dict[str, FinishedRun], dict[str, str]]:
     """Finished runs of a study, among those named if any are, and reasons for the others."""
     files_of = measured_files(store.study)
     run_ids = list(files_of) if run_ids is None else run_ids
@@ -119,7 +119,7 @@ def join(store: RunStore, runs: Mapping[str, FinishedRun], target: Target) -> pa
 
     Args:
         store: Run store of the study.
-        runs: see :func:`whole_runs`.
+        runs: see :func:`find_finished_runs`.
         target: :data:`RESULTS` or :data:`CURVES`.
 
     Raises:
@@ -160,7 +160,7 @@ def _frame(table: pa.Table, target: Target) -> pd.DataFrame:
     return table.to_pandas().astype(target.columns)[list(target.columns)]
 
 
-def joined_runs(store: RunStore, target: Target) -> set[str]:
+def read_joined_runs(store: RunStore, target: Target) -> set[str]:
     """Runs in a joined file, possibly none."""
     return set(_runs_in(store.folder / target.file, {}))
 

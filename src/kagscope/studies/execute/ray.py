@@ -52,12 +52,12 @@ class RayExecutor:
             return self.max_workers
         if self.address is None:
             return max(1, int(usable_cores() / self.cpus))
-        with self._connected():
+        with self._connection():
             return self._room()
 
     def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
         """See :class:`~kagscope.studies.execute.base.Executor`."""
-        with self._connected():
+        with self._connection():
             return self._run(deque(tasks), work, on_event)
 
     def _run(self, coming: deque[Any], work: Work, on_event: Report) -> list[Failure]:
@@ -93,7 +93,7 @@ class RayExecutor:
         return failures
 
     @contextlib.contextmanager
-    def _connected(self) -> Iterator[None]:
+    def _connection(self) -> Iterator[None]:
         import ray
 
         if ray.is_initialized():

@@ -74,7 +74,7 @@ def trends(nets: Nets) -> pd.DataFrame:
 
 def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     others = nets.others(axis.column)
-    signs, defined = _within(nets, axis, others)
+    signs, defined = _sum_signs(nets, axis, others)
     pairs = defined.sum(axis=2)
     tau, low, high = mean_tau(signs.sum(axis=2), pairs, len(axis.values))
     tests = pd.DataFrame({"tau": tau, "tau_low": low, "tau_high": high, "n": (pairs > 0).sum(axis=1)})
@@ -104,10 +104,10 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     }
     runs = int(nets.runs[axis.column].isin(axis.values).sum())
     also = ", ".join(nets.tied_axes(axis.column))
-    return pd.concat([labels, tests, _change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
+    return pd.concat([labels, tests, _end_change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
 
 
-def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array]:
+def _sum_signs(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array]:
     """Pair signs and numbers of defined pairs, summed over the settings of each seed: (keys, seeds, pairs) each."""
     seeds, seed = np.unique(nets.runs["seed"], return_inverse=True)
     setting = nets.codes([*nets.replicates[1:], *others])
@@ -122,7 +122,7 @@ def _within(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array
     return pair_signs(series).sum(axis=2), defined.sum(axis=2).astype(float)
 
 
-def _change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
+def _end_change(nets: Nets, axis: Axis, others: list[str]) -> pd.DataFrame:
     """Change from the lowest to the highest value: mean of matched pairs over seeds, and share of settings that agree."""
     pairs = match_nets(nets, axis.column, axis.values[0], axis.values[-1])
     if not len(pairs):

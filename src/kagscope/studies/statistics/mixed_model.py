@@ -52,7 +52,7 @@ def _fit_rest(y: Array, X: Array, group: Groups, name: str) -> Fit | str:
     groups = np.unique(group).size
     if groups == len(y) or groups < 2:
         return _plain(y, X, f"least squares: no two nets share the {name}" if groups > 1 else f"least squares: one {name}")
-    mixed = _mixed(y, X, group, f"MixedLM, random intercept of {groups} {name}s")
+    mixed = _fit_reml(y, X, group, f"MixedLM, random intercept of {groups} {name}s")
     if isinstance(mixed, tuple) or mixed == EXPLAINED:
         return mixed
     if mixed == SINGULAR:
@@ -73,7 +73,7 @@ def _plain(y: Array, X: Array, test: str) -> Fit:
     return effects, errors, np.full(X.shape[1], freedom), test
 
 
-def _mixed(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
+def _fit_reml(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
     """Restricted maximum likelihood over one number, the ratio of intercept to residual variance.
 
     With V = I + ratio Z Z^T, whose inverse and determinant split by group, the log-likelihood up to constants is
