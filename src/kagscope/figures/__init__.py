@@ -28,7 +28,7 @@ Tables of a study from a file (``summary.csv``, ``runs.parquet``, ``relations.cs
 :func:`figure_dynamics`      accuracy and scores along training, by two axes
 :func:`plot_relation`        an outcome against geometry, a point for each net
 :func:`plot_correlations`    correlations within settings, with intervals
-:func:`plot_comparison`      what a category of an axis, or another study, changes: every score
+:func:`plot_comparison`      effect of a category of an axis, or of another study, on every score
 :func:`plot_robustness`      adversarial accuracy against the size of the attack
 ============================ ===============================================================
 

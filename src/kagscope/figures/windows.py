@@ -143,7 +143,7 @@ def add_colorbar(image: AxesImage, axes: list[Axes], label: str) -> None:
 
 
 def ratio_ticks(low: float, high: float) -> list[float]:
-    """Round ratios between ``low`` and ``high``, from the coarsest ladder that puts four there at least."""
+    """Round ratios between ``low`` and ``high``, from the coarsest ladder with at least four of them."""
     ladders = (
         [0.01, 0.1, 1.0, 10.0, 100.0],
         [0.25, 0.5, 1.0, 2.0, 4.0],

@@ -101,7 +101,7 @@ def check_new(folder: str | os.PathLike[str]) -> Path:
         str(folder).encode()
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder}: holds files already; choose a new or an empty folder")
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or bytes that are no text
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or undecodable bytes
         raise OutputError(f"{folder}: {getattr(error, 'strerror', error)}; choose a new or an empty folder") from error
     return folder
 

@@ -187,7 +187,7 @@ def render_report(
 
 
 def _drop_empty(value: Any) -> Any:
-    """Settings without those that were left empty, at any depth."""
+    """Settings without empty entries, at any depth."""
     if not isinstance(value, Mapping):
         return value
     full = {key: _drop_empty(item) for key, item in value.items()}

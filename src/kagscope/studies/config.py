@@ -26,12 +26,12 @@ class Strict(BaseModel):
 
 
 class RunConfig(Strict):
-    """One network and how it is trained; what is measured of it does not enter.
+    """A network and its training, independent of its measurements.
 
     Attributes:
-        first_layer_data: what the nets of its first layer were trained on, by name; None for ``data``.
-        data: name or folder; its content is told by ``data_fingerprint``, so that a moved folder is the same data.
-        steps: optimiser steps whose weights are kept, increasing; 0 and the last one are among them.
+        first_layer_data: name of the data on which the nets of its first layer were trained; None for ``data``.
+        data: name or folder; its content is identified by ``data_fingerprint``, so that a moved folder is the same data.
+        steps: increasing optimiser steps at which weights are kept, including 0 and the last one.
         normalize: whether it was trained on images less their mean, over their standard deviation; its weights hold both.
         labels: of the training images: "true", or "shuffled" among them, by ``seed``: the control.
     """

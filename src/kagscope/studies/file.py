@@ -30,7 +30,7 @@ FEW_IMAGES = 20_000  # in a training set; fewer are trained on for twice as many
 
 
 class Relations(Strict):
-    """Which scores are correlated with which outcomes: chosen before the runs, since every pair asked for costs power."""
+    """Scores and outcomes to correlate, chosen before the runs, as every additional pair costs power."""
 
     scores: tuple[str, ...] = Field(default=SCORES, description="names of scores")
     outcomes: tuple[str, ...] = Field(

@@ -36,7 +36,7 @@ LEAST_INPUTS = 64  # counted in budgets, as fewer cost next to nothing
 
 
 class RobustnessSettings(Strict):
-    """What is asked of a trained classifier beyond its accuracy; inputs are images in [0, 1], and attacks stay in that range."""
+    """Robustness of a trained classifier: calibration and attacks on images in [0, 1], within that range."""
 
     linf: tuple[float, ...] = Field(default=(0.05, 0.1), description="radii of FGSM and PGD, largest change of a pixel")
     l2: tuple[float, ...] = Field(default=(0.5, 1.0), description="radii of FGSM and PGD, length of the change")
@@ -81,7 +81,7 @@ class Measurements:
 
 
 class Steps(Strict):
-    """Checkpoints at given places, ``{steps = [10, 100]}`` or ``{epochs = [0.5, 1, 10]}``, beside the first and the last step."""
+    """Checkpoints at ``{steps = [10, 100]}`` or ``{epochs = [0.5, 1, 10]}``, in addition to the first and the last step."""
 
     steps: tuple[int, ...] | None = Field(default=None, min_length=1)
     epochs: tuple[float, ...] | None = Field(default=None, min_length=1)
@@ -152,7 +152,7 @@ SpecValues.__doc__ = "Values of a spec that a study sets; None for the default, 
 
 
 class Measure(SpecValues):
-    """What is measured of every run: defaults go by the size of the images, and what is not asked for costs nothing."""
+    """What is measured of every run: defaults depend on the size of the images, and omitted measurements cost nothing."""
 
     layers: tuple[str, ...] | None = Field(
         default=None, description='hidden layers, "hidden1", "hidden2", …, or "first", "last"; default all'

@@ -104,8 +104,7 @@ def compare_studies(*folders: str | os.PathLike[str]) -> SideBySide:
     are compared at the test images common to all.
 
     Args:
-        folders: of studies, of ``reproduce`` or of a study file; they may still be running. The first is what the others are
-            compared with.
+        folders: folders of studies, which may still be running. All others are compared with the first.
 
     Returns:
         A :class:`SideBySide`: ``table`` (a row for each layer, k, selection and score), ``runs``, ``findings``, ``write``.

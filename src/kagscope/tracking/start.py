@@ -26,7 +26,7 @@ FIRST_STEP = "the first step"
 
 @dataclass(frozen=True)
 class Start:
-    """What a tracker begins with.
+    """Initial state of a tracker.
 
     Attributes:
         baseline: states of the network or networks that ratios refer to.

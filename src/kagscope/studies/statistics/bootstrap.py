@@ -1,7 +1,6 @@
 """Bootstrap intervals of numbers measured at many data points of a few networks.
 
-The units of all evidence are networks ("nets"); what is done at the level of data points only sharpens each net's
-mean.
+The units of evidence are networks ("nets"); data points only sharpen the mean of each net.
 """
 
 from __future__ import annotations
