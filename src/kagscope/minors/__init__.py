@@ -11,8 +11,8 @@ def warm_up(progress: Callable[[str], None] | None = None, orders: Sequence[int]
     """Compile every kernel for k = 1, 2, 3, or load it from the cache of an earlier run.
 
     Args:
-        progress: told once, in a sentence, when there is something to compile.
-        orders: of these k only.
+        progress: called once, with a sentence, when there is something to compile.
+        orders: only for these k.
     """
     import numpy as np
 
@@ -35,7 +35,7 @@ def warm_up(progress: Callable[[str], None] | None = None, orders: Sequence[int]
         row_means(J, k)
         minor_moments(J, k, method="sampled", rel_error=0.5)
     if 2 in orders:
-        many_rows = np.random.default_rng(0).normal(size=(FEW_ROWS + 1, 9))  # of fewer a pass for S1 alone does not pay
+        many_rows = np.random.default_rng(0).normal(size=(FEW_ROWS + 1, 9))  # with fewer rows a separate pass for S1 does not pay
         minor_moments(many_rows, 2, [Ball(1), Ball(2)], image_shape=(3, 3), moments=("s1", "s2"))
         for kind in ("pr", "max"):
             rotation_ratio(J, 2, kind, rotations=2)

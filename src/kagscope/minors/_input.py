@@ -1,4 +1,4 @@
-"""Reading the user's matrices: every way in which they can be unusable is told here, before any work starts."""
+"""Read the user's matrices; every way in which they can be unusable is reported here, before any work starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class SupportsDLPack(Protocol):
-    """An array of any library that hands its memory over, such as JAX or CuPy."""
+    """An array of any library that shares its memory, such as JAX or CuPy."""
 
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any: ...
 
@@ -25,7 +25,7 @@ MatrixLike: TypeAlias = "NDArray[Any] | Tensor | SupportsDLPack"
 """A matrix or batch of matrices, (m, n) or (B, m, n), real floating point: NumPy, torch, or anything with ``__dlpack__``."""
 Values: TypeAlias = "float | FloatArray | Tensor"
 """A float for one matrix, (B,) for a batch: an array, or a tensor on the device of the matrices if that is CUDA."""
-DEVICES = ("cuda",)  # of tensors that are answered with tensors beside them
+DEVICES = ("cuda",)  # devices whose tensors get tensors as results
 MOMENTS = ("s1", "s2", "s4", "entropy", "top", "histogram")
 
 
@@ -83,7 +83,7 @@ def as_tensor(value: Any, name: str) -> Any:
     import torch
 
     check_tensor(value, name)
-    if value.device.type == "mps":  # which has no float64
+    if value.device.type == "mps":  # lacks float64
         value = value.cpu()
     return value.detach().to(torch.float64).resolve_neg()
 
@@ -142,7 +142,7 @@ def as_numpy(value: Any, name: str) -> FloatArray:
     if value.dtype.kind != "f" and value.dtype.name not in ("bfloat16", "float8_e4m3fn", "float8_e5m2"):
         raise _not_real(name, value.dtype, "astype(float)", value.dtype.kind == "c")
     with np.errstate(over="ignore", under="ignore"):
-        converted = np.asarray(value, dtype=np.float64, order="C")  # sums are the same bits however it lay in memory
+        converted = np.asarray(value, dtype=np.float64, order="C")  # the bits of sums do not depend on the memory layout
     if value.dtype.itemsize > 8 and ((converted != value) & ~np.isnan(value)).any():
         raise InputError(
             f"{name} holds {value.dtype} entries that float64 does not have; if rounding them is meant, scale the matrix to its "
@@ -165,7 +165,7 @@ def require_finite(array: FloatArray, name: str) -> None:
 
 
 def as_matrices(J: Any) -> tuple[FloatArray, bool]:
-    """(B, m, n) float64 and whether a batch was given.
+    """(B, m, n) float64, and whether a batch was given.
 
     Raises:
         InputError: not a finite real (m, n) or (B, m, n) array, or empty.
@@ -184,7 +184,7 @@ def as_device_matrices(J: Any) -> tuple[Any, bool]:
     """(B, m, n) float64 on the device of the tensor J, and whether a batch was given; the same errors as :func:`as_matrices`."""
     tensor = as_tensor(J, "J")
     if tensor.ndim not in (2, 3) or tensor.numel() == 0 or not bool(tensor.isfinite().all()):
-        as_matrices(J)  # says what is wrong
+        as_matrices(J)  # raises the error
     return (tensor if tensor.ndim == 3 else tensor[None]), tensor.ndim == 3
 
 
@@ -198,7 +198,7 @@ def check_k(k: Any, rows: int, columns: int) -> int:
 
 
 def check_moments(moments: Any) -> frozenset[str]:
-    """The moments asked for. Raises :class:`InputError` for unknown names."""
+    """The requested moments. Raises :class:`InputError` for unknown names."""
     if isinstance(moments, str):
         moments = MOMENTS if moments == "all" else (moments,)
     if not isinstance(moments, Sequence | set | frozenset) or not moments:

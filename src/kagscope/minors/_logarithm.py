@@ -1,10 +1,10 @@
-"""M ln M and the bin of M, eight minors at a time, as instructions of LLVM (MATH.md 4.6).
+"""M ln M and the bin of M for eight minors at a time, as LLVM instructions (MATH.md 4.6).
 
-x = 2^e m with m about 1; of m the leading four bits choose a reciprocal c with a known logarithm, so that r = m c - 1 is below
-0.03 and a polynomial of degree 6 does: log2 x = e - log2 c + log2(1 + r), error below 3e-12 of it. Both tables lie in
-registers, by an instruction of AVX-512 that the vectoriser of loops does not find. Where there is none, ln m is 2 atanh of
+x = 2^e m with m about 1; the leading four bits of m select a reciprocal c with a known logarithm, so that r = m c - 1 is below
+0.03 and a polynomial of degree 6 suffices: log2 x = e - log2 c + log2(1 + r), relative error below 3e-12. Both tables are held
+in registers, by an AVX-512 instruction that the loop vectoriser does not find. Without it, ln m is 2 atanh of
 (m - 1) / (m + 1), a polynomial of its square, error below 1e-13: a division, but a third of the steps of one in m.
-Logarithms are eighths of powers of two, the bins of the histogram: powers of two are exact.
+Logarithms are in eighths of powers of two, the bins of the histogram: powers of two are exact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LN2_EIGHTH = float(np.log(2.0)) / 8  # what sums of M 8 log2 M are multiplied by
 
 # Slots leave a block with these high bits: those of a float64 in [2^14, 2^15).
 SLOT_BITS = 0x40D << 14
-# Where zeros and subnormals are counted, whose bits read as powers of two say 2^-1023: no other minor is.
+# Where zeros and subnormals are counted: their bits read as the power 2^-1023, which no other minor has.
 ZERO_SLOTS = slice(1 - 8 * 1023 - LOWEST_BIN, 1 - 8 * 1022 - LOWEST_BIN)
 
 _DOUBLES, _WORDS, _HALVES = (ir.VectorType(one, LANES) for one in (ir.DoubleType(), ir.IntType(64), ir.IntType(32)))
@@ -87,12 +87,12 @@ class _Block:
         return self.builder.call(self.fused, [a, b, c])
 
     def chosen(self, table: list[float], index: Any) -> Any:
-        """Entries of a table of sixteen; of the index the lowest four bits count."""
+        """Entries of a table of sixteen by the lowest four bits of the index."""
         low, high = ir.Constant(_DOUBLES, table[:8]), ir.Constant(_DOUBLES, table[8:])
         return self.builder.call(self.function("llvm.x86.avx512.vpermi2var.pd.512", _WORDS), [low, index, high])
 
     def logarithm(self, x: Any) -> Any:
-        """8 log2 x; of zeros and subnormals something in 8 [-1023, -1022)."""
+        """8 log2 x; for zeros and subnormals a value in 8 [-1023, -1022)."""
         b = self.builder
         shifted = b.add(b.bitcast(x, _WORDS), _constant(_WORDS, (1 << 63) - self.lowest))
         eighths = b.and_(b.lshr(shifted, _constant(_WORDS, 49)), _constant(_WORDS, 2**64 - 8))  # 8 (e + 2048)

@@ -1,6 +1,6 @@
-"""What the kernels share: wide vectors, fused multiply-add, and a logarithm that vectorises (MATH.md 4.6).
+"""Common parts of the kernels: wide vectors, fused multiply-add, and a logarithm that vectorises (MATH.md 4.6).
 
-Kernels copy arrays element by element: an assignment of slices compiles Numba's messages about shapes too, seconds of it.
+Kernels copy arrays element by element: assigning slices would also compile Numba's messages about shapes, which takes seconds.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ float_of: Any = _float_of
 def split(x):  # type: ignore[no-untyped-def]
     """x = 2^e (1 + f) with 1 + f in [sqrt(1/2), sqrt 2): returns e, a float, and ln(1 + f), error below 1e-13 of it.
 
-    x > 0 and normal; of others both are finite and mean nothing.
+    x > 0 and normal; for other x both are finite but meaningless.
     """
     bits = bits_of(x)
     shifted = (bits - SQRT_HALF + SIGN) >> FRACTION  # e + 2048

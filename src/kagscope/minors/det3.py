@@ -10,17 +10,17 @@ from numba import njit
 from kagscope.minors._numba import fma
 from kagscope.minors.det2 import KERNEL, det2
 
-LOST = 2.0**-16  # of the products that it is made of, below which a determinant of rounded products is found again
-LOST_TWICE = 2.0**-70  # and below which twice the precision is not enough
-WIDE = 2.0**150  # entries beyond which products of three, or what rounding takes from them, leave the range
+LOST = 2.0**-16  # share of its products below which a determinant of rounded products is recomputed
+LOST_TWICE = 2.0**-70  # share below which twice the precision is not enough
+WIDE = 2.0**150  # entries beyond which products of three, or their rounding errors, leave the range
 NOTHING = -10_000  # the power of two of a row or column of zeros
-TINY = 1e-280  # determinants below which that may be so all the same
+TINY = 1e-280  # determinants below which that may still happen
 TERMS = 24  # of one determinant: six products of three, each the sum of four numbers
 
 
 @njit(**KERNEL)
 def two_sum(a, b):  # type: ignore[no-untyped-def]
-    """a + b and what rounding took from it (Knuth)."""
+    """a + b and its rounding error (Knuth)."""
     s = a + b
     t = s - a
     return s, (a - (s - t)) + (b - t)
@@ -54,7 +54,7 @@ def _twofold(A):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _balance(A):  # type: ignore[no-untyped-def]
-    """Rows, then columns of A (3, 3) over powers of two, so that none is far from 1; the sum of the powers."""
+    """Scale rows, then columns of A (3, 3) by powers of two, so that none is far from 1; return the sum of the powers."""
     rows, columns = np.full(3, NOTHING), np.full(3, NOTHING)
     for i in range(3):
         for j in range(3):
@@ -66,7 +66,7 @@ def _balance(A):  # type: ignore[no-untyped-def]
                 columns[j] = max(columns[j], math.frexp(A[i, j])[1] - rows[i])
     for i in range(3):
         for j in range(3):
-            if A[i, j] != 0:  # by both at once: by one alone an entry might leave the range
+            if A[i, j] != 0:  # by both at once: by one alone an entry might overflow
                 A[i, j] = math.ldexp(A[i, j], -(rows[i] + columns[j]))
     return rows.sum() + columns.sum()
 
@@ -97,7 +97,7 @@ def _expansion(A, T):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _vanishes(a, b, c, d):  # type: ignore[no-untyped-def]
-    """Whether a d - b c is 0, and not for leaving the range."""
+    """Whether a d - b c is 0, and not by underflow."""
     nothing = (a == 0 or d == 0) and (b == 0 or c == 0)
     return nothing or (abs(a * d) > TINY and det2(a, b, c, d) == 0)
 
@@ -119,7 +119,7 @@ def _parallel(A):  # type: ignore[no-untyped-def]
 def careful_det3(A, T):  # type: ignore[no-untyped-def]
     """|det A| of A (3, 3), which may change, within a few units in the last place, and 0 exactly where it is 0.
 
-    ``T`` (TERMS,) is room to work in.
+    ``T`` (TERMS,) is workspace.
     """
     power = 0
     for i in range(3):

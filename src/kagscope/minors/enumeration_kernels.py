@@ -23,7 +23,7 @@ from kagscope.minors._numba import SLOTS, fma, prefer_wide_vectors
 from kagscope.minors.det2 import det2
 from kagscope.minors.det3 import TERMS, careful_det3
 
-WAYS = 2  # counts of a slot, added up at the end: one that has just been written cannot be read at once, and neighbours are alike
+WAYS = 2  # counters of a slot, summed at the end: one just written cannot be read at once, and neighbours are alike
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -70,7 +70,7 @@ def _s1_chunk(col, X, acc, padded):  # type: ignore[no-untyped-def]
 def s1_pairs(J, prefixes, starts, last, g0, g1, s1):  # type: ignore[no-untyped-def]
     """Sum of |minor| over row pairs for each column pair, fused multiply-adds: 4 operations a minor.
 
-    The fused form leaves about u |a| |b| where columns are exactly parallel: such pairs are found by their Gram and done again.
+    The fused form leaves about u |a| |b| where columns are exactly parallel: their Gram detects such pairs, which are recomputed.
     """
     prefer_wide_vectors()
     m = J.shape[0]
@@ -83,7 +83,7 @@ def s1_pairs(J, prefixes, starts, last, g0, g1, s1):  # type: ignore[no-untyped-
             _gather(J, last, start, width, X)
             acc[:] = 0.0
             if width == CHUNK:
-                _s1_chunk(col, X, acc, CHUNK)  # a constant length: LLVM unrolls the inner loop whole
+                _s1_chunk(col, X, acc, CHUNK)  # a constant length: LLVM unrolls the inner loop completely
             else:
                 _s1_chunk(col, X, acc, (width + 7) // 8 * 8)
             for b in range(width):
@@ -101,7 +101,7 @@ def add_sums(t, a1, a2, a4, top, b):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def add_sums4(t, u, v, w, a1, a2, a4, top, b):  # type: ignore[no-untyped-def]
-    """Four minors at a time: fewer visits to the accumulators, and the checks before each inner loop weigh less."""
+    """Add four minors at a time: fewer accesses to the accumulators, and less overhead before each inner loop."""
     tt = t * t
     uu = u * u
     vv = v * v
@@ -166,7 +166,7 @@ def _count(hist, slots, start, stop):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _add_logs4(minors, ent, base, slots, hist, padded):  # type: ignore[no-untyped-def]
-    """Entropy and histogram of four rows of minors; the logarithms of a block while the one before it is counted."""
+    """Entropy and histogram of four rows of minors; logarithms of a block are computed while the previous one is counted."""
     if len(hist) == 0:
         for b in range(0, padded, LANES):
             entropy_of_four(minors, ent, base, slots, b)
@@ -180,7 +180,7 @@ def _add_logs4(minors, ent, base, slots, hist, padded):  # type: ignore[no-untyp
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _add_logs1(minors, ent, base, slots, hist, padded):  # type: ignore[no-untyped-def]
-    """Those of one row."""
+    """Entropy and histogram of one row."""
     if len(hist) == 0:
         for b in range(0, padded, LANES):
             entropy_of_one(minors, ent, base, slots, b)
@@ -192,7 +192,7 @@ def _add_logs1(minors, ent, base, slots, hist, padded):  # type: ignore[no-untyp
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _set_bases(base, cells, start, width, spare):  # type: ignore[no-untyped-def]
-    """Where the slots of each column's cell begin; what fills up the last vector is counted in the spare cell."""
+    """Where the slots of each column's cell begin; padding of the last vector is counted in the spare cell."""
     for b in range(len(base)):
         cell = cells[start + b] if b < width else spare
         base[b] = np.uint32(cell * SLOTS - SLOT_BITS)
@@ -210,8 +210,8 @@ def _store(acc, sums, start, width):  # type: ignore[no-untyped-def]
 def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ignore[no-untyped-def]
     """S1, S2, S4, entropy, top of each column pair, and the histogram of each cell if ``hist`` is not empty.
 
-    ``hist``, flat (cells, SLOTS, WAYS), has two cells beyond those in use: one for what fills up the vectors, and room for what
-    is no number. Zeros and subnormal minors are in the slots :data:`kagscope.minors._logarithm.ZERO_SLOTS`.
+    ``hist``, flat (cells, SLOTS, WAYS), has two further cells: one for the padding of vectors, and room for NaN. Zeros and
+    subnormal minors are in the slots :data:`kagscope.minors._logarithm.ZERO_SLOTS`.
     """
     prefer_wide_vectors()
     m = J.shape[0]
@@ -261,7 +261,7 @@ def all_pairs(J, prefixes, starts, last, cells, g0, g1, sums, hist):  # type: ig
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def det3(x, y, z, p, q, r, least):  # type: ignore[no-untyped-def]
-    """|x p - y q + z r|, and whether that is small beside its products, so that they may have lost it."""
+    """|x p - y q + z r|, and whether it is so small beside its products that its digits may be lost."""
     a, b, c = x * p, y * q, z * r
     t = abs(a - b + c)
     return t, not (t >= least * (abs(a) + abs(b) + abs(c)))
@@ -269,7 +269,7 @@ def det3(x, y, z, p, q, r, least):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, cache=True)
 def _recompute_lost(J, first, second, i, j, h, X, minors, width, least, M, A, T):  # type: ignore[no-untyped-def]
-    """Of rows i, j and some from h on, in two columns and each column of X, the minors that products may have lost."""
+    """Recompute minors of rows i, j and some from h on, in two columns and each column of X, whose digits may be lost."""
     for row in range(len(minors)):
         for b in range(width):
             _, lost = det3(X[i, b], X[j, b], X[h + row, b], M[j, h + row], M[i, h + row], M[i, j], least)
@@ -281,9 +281,9 @@ def _recompute_lost(J, first, second, i, j, h, X, minors, width, least, M, A, T)
 
 @nb.njit(nogil=True, cache=True)
 def all_triples(J, prefixes, starts, last, cells, g0, g1, sums, hist, least):  # type: ignore[no-untyped-def]
-    """The same of each column triple: expansion along the last column.
+    """The same for each column triple, by expansion along the last column.
 
-    ``least``: of its products, below which a minor is found again; 0 where entries are such that nothing is rounded.
+    ``least``: share of its products below which a minor is recomputed; 0 where nothing is rounded.
     """
     prefer_wide_vectors()
     m = J.shape[0]

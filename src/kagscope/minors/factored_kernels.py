@@ -10,7 +10,7 @@ from kagscope.minors.det2 import det2
 from kagscope.minors.det3 import TERMS, careful_det3
 from kagscope.minors.enumeration_kernels import add_sums, add_sums4, det3
 
-GROUP = 8  # rows of a vector
+GROUP = 8  # rows in a vector
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -31,7 +31,7 @@ def _ln(t):  # type: ignore[no-untyped-def]
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _add_logs4(ent, xi, yi0, yi1, yi2, yi3, x, y0, y1, y2, y3):  # type: ignore[no-untyped-def]
-    """The entropy apart from the sums: with fewer arrays in one loop LLVM can check that none overlap, and vectorises."""
+    """Add the entropy in a separate loop: with fewer arrays LLVM can check that none overlap, and vectorises."""
     for j in range(len(x)):
         t = abs(det2(xi, yi0, x[j], y0[j]))
         u = abs(det2(xi, yi1, x[j], y1[j]))
@@ -72,7 +72,7 @@ def pair_rows(WT, prefixes, starts, last, cells, g0, g1, logs, out):  # type: ig
             y2 = WT[last[s + 2]] if four else y0
             y3 = WT[last[s + 3]] if four else y0
             for i in range(m - 1):
-                low = (i + 1) // GROUP * GROUP  # whole vectors: entries j <= i are not read afterwards
+                low = (i + 1) // GROUP * GROUP  # whole vectors: entries j <= i are not used
                 xi = x[i]
                 if four:
                     _add_rows4(total[:, i, low:], xi, y0[i], y1[i], y2[i], y3[i], x[low:], y0[low:], y1[low:], y2[low:], y3[low:])
@@ -87,7 +87,7 @@ def pair_rows(WT, prefixes, starts, last, cells, g0, g1, logs, out):  # type: ig
 
 @nb.njit(nogil=True, cache=True)
 def _recompute_lost(x, y, z, i, j, minors, least, t, A, T):  # type: ignore[no-untyped-def]
-    """Those of the minors ``t`` of rows i, j and every row h > j in columns x, y, z that products may have lost."""
+    """Recompute the minors ``t`` of rows i, j and every row h > j in columns x, y, z whose digits may be lost."""
     for h in range(j + 1, len(x)):
         _, lost = det3(z[i], z[j], z[h], minors[j, h], minors[i, h], minors[i, j], least)
         if lost:

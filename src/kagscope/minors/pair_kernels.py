@@ -10,11 +10,11 @@ from kagscope.minors.det2 import KERNEL, det2
 
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits
 EPSILON = 4e-16
-LEAST_SHARE = 1e-12  # of S4 in S2^2 that is told apart
-LEAST = 1e-250  # squares of what is smaller may have left the range
-UNIFORM = 0.2  # share of draws that see all alike: small minors are seen, and weights stay bounded
-OCTAVES = 16  # of q, told apart below its largest: minors below 2^-10 of the mean count as near zero
-FEW = 2  # times the draws: so few pairs are all taken, since draws that met one value alone do not know of others
+LEAST_SHARE = 1e-12  # least share of S4 in S2^2 that is distinguished
+LEAST = 1e-250  # squares of smaller numbers may underflow
+UNIFORM = 0.2  # share of uniform draws: small minors are sampled, and weights stay bounded
+OCTAVES = 16  # octaves of q distinguished below its largest: minors below 2^-10 of the mean count as near zero
+FEW = 2  # times the draws: up to so many pairs are all taken, since draws with one value only cannot show others
 BLOCK = 512  # pairs whose terms are gathered at a time
 TOGETHER = 1024  # minors whose logarithms are taken at a time
 ONE = np.uint64(1)
@@ -53,7 +53,7 @@ def _squares(first, second, products, q, logs, hard):  # type: ignore[no-untyped
 
 @nb.njit(**KERNEL)
 def _quartics(first, second, squares, left, right, s4, rounding):  # type: ignore[no-untyped-def]
-    """S4, and by how much it may be off, from sums of products of fourth powers."""
+    """S4 and a bound on its rounding error, from sums of products of fourth powers."""
     prefer_wide_vectors()
     for p in range(s4.size):
         mixed = 4 * left[p] * right[p]
@@ -64,7 +64,7 @@ def _quartics(first, second, squares, left, right, s4, rounding):  # type: ignor
 
 @nb.njit(**KERNEL)
 def _shapes(q, s4, shapes):  # type: ignore[no-untyped-def]
-    """q ln(S4 / S2^2): how few minors carry S2 (1 / N to 1 where N are alike), with which S1 / q goes. Within sensible bounds."""
+    """q ln(S4 / S2^2), clipped: concentration of S2 (1 / N where N minors are equal, up to 1), correlated with S1 / q."""
     prefer_wide_vectors()
     for p in range(q.size):
         square = q[p] * q[p]
@@ -79,8 +79,8 @@ def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, shapes, s4, ro
     """For column pairs (P, 2), q = sqrt(S2), q ln q into ``logs``, and S4, by (power) Grams (MATH.md 4.1, 4.2).
 
     ``gram``, ``p22``, ``p31`` flat (n * n), with the diagonals of the first two; (0,) for no S4, which ``shapes`` goes with
-    (:func:`_shapes`). ``rounding`` (P,): by how much S4 may be off. ``hard`` (P,): where the difference for S2 cancels, or
-    leaves the range. Each step is a loop of its own over few arrays: LLVM makes no vectors of one over many, since any two of
+    (:func:`_shapes`). ``rounding`` (P,): a bound on the rounding of S4. ``hard`` (P,): where the difference for S2 cancels, or
+    leaves the range. Each step is a separate loop over few arrays: LLVM does not vectorise a loop over many, since any two of
     them might overlap.
     """
     buffers = np.empty((5, BLOCK))
@@ -100,11 +100,11 @@ def pair_sizes(gram, p22, p31, diagonal, quartic, pairs, q, logs, shapes, s4, ro
 
 @nb.njit(**KERNEL)
 def draw_probabilities(q, times, surely, chance, state):  # type: ignore[no-untyped-def]
-    """The chance of each pair of size ``q`` (P,) in one draw, into ``chance``; how many have one.
+    """Write the probability of each pair of size ``q`` (P,) in one draw into ``chance``; return how many are nonzero.
 
-    Most of it in proportion to q; of :data:`UNIFORM` one half alike for every pair, one half alike for each octave of q below
-    its largest that has any pair, and within it for each of its pairs. ``surely``: pairs that ``times`` draws would meet once or
-    more are taken for certain, and the rest anew. ``state`` (P,): 0 without a minor, 1 with a chance, 2 for certain.
+    Most of it is proportional to q; of :data:`UNIFORM` one half is uniform over pairs, one half over nonempty octaves of q below
+    the largest, and within each over its pairs. ``surely``: pairs that ``times`` draws would include at least once are taken with
+    certainty, and the rest redistributed. ``state`` (P,): 0 without a nonzero minor, 1 drawn at random, 2 certain.
     """
     exponents, counts, shares = np.empty(q.size, np.int16), np.empty(2048, np.int64), np.empty(OCTAVES + 1)
     for p in range(q.size):
@@ -145,7 +145,7 @@ def draw_probabilities(q, times, surely, chance, state):  # type: ignore[no-unty
 
 @nb.njit(**KERNEL)
 def parallel_sizes(VT, pairs, known):  # type: ignore[no-untyped-def]
-    """As :func:`pair_sizes` where Grams cancel, q exactly 0 where every minor is; ``VT`` (n, m) is the transpose.
+    """As :func:`pair_sizes`, where Grams cancel; q is exactly 0 where every minor is; ``VT`` (n, m) is the transpose.
 
     With a column's largest entry as the pivot, r_j = a_p b_j - a_j b_p has r_p = 0, so that it is not parallel to a and
     S2 = (|a|^2 |r|^2 - (a . r)^2) / a_p^2 does not cancel. All is scaled by largest entries, so that no square leaves the range.
@@ -178,8 +178,8 @@ def parallel_sizes(VT, pairs, known):  # type: ignore[no-untyped-def]
 def _add(minors, weights, logs, slots, sums):  # type: ignore[no-untyped-def]
     """Add S1, S4, entropy of |minors| times their weights, none for 1, into ``sums``, and their largest and their least but 0.
 
-    ``logs`` has room for as many, and so has ``slots``, of a histogram, or has none. Reductions are of bits as whole numbers,
-    which are in the order of positive floats: LLVM makes no vectors of their maximum.
+    ``logs`` and, for a histogram, ``slots`` (else empty) have the same length. Reductions are of bits as integers, which sort
+    like positive floats: LLVM does not vectorise the maximum of floats.
     """
     prefer_wide_vectors()
     if slots.size:
@@ -220,8 +220,8 @@ def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-un
     """Into ``sums`` (P, 5), S1, S4, entropy, top over row pairs of each column pair (P, 2), and their least minor that is not 0;
     into ``hist``, weighted counts.
 
-    Rows are visited circularly, j and j + 1, j + 2, …, so that every loop has one length. ``u`` (P, H) uniform numbers, rising,
-    draw H rows of each pair by their lengths, partly uniformly, and the pairs of those are visited; (P, 0): every row. ``hist``
+    Rows are visited circularly, j and j + 1, j + 2, …, so that all loops have equal length. ``u`` (P, H) sorted uniform numbers
+    draw H rows of each pair by their lengths, partly uniformly, and the pairs of these are visited; (P, 0): every row. ``hist``
     (cells, SLOTS) or (0, 0) for none.
     """
     prefer_wide_vectors()

@@ -1,5 +1,5 @@
-"""How many threads the kernels use, and running their parts: a fixed partition of the work, so threads never change a bit of a
-result."""
+"""The number of threads of the kernels, and running their parts: the work is divided in a fixed way, so that the number of
+threads never changes a bit of a result."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def threads() -> int:
         return int(from_environment)
     import numba
 
-    config: Any = numba.config  # numba.get_num_threads() would set those of OpenMP for the whole process
+    config: Any = numba.config  # numba.get_num_threads() would set OpenMP's for the whole process
     return int(config.NUMBA_NUM_THREADS)
 
 
@@ -59,8 +59,8 @@ def limit_threads(count: int) -> Iterator[None]:
 def run_parts(work: Callable[[int], T], parts: int) -> list[T]:
     """``[work(0), …, work(parts - 1)]`` on :func:`threads` threads; ``work`` must release the GIL to gain from them.
 
-    Each thread, the caller's among them, takes the next part as soon as it is free: to hand them over one by one costs more
-    than many of them do. The pool lives for one call only: a kept one would hang in forked workers.
+    Each thread, including the caller's, takes the next part as soon as it is free: handing parts over one by one would cost
+    more than many of them take. The pool lives for one call only: a persistent one would hang in forked workers.
     """
     workers = min(threads(), parts)
     if workers <= 1:
@@ -77,7 +77,7 @@ def run_parts(work: Callable[[int], T], parts: int) -> list[T]:
             try:
                 done[part] = work(part)
             except BaseException:
-                left.clear()  # the others stop too
+                left.clear()  # stops the others too
                 raise
 
     with ThreadPoolExecutor(workers - 1) as pool:
@@ -121,13 +121,13 @@ def _libraries() -> Any:
 
 
 _blas = threading.Lock()
-_inside = 0  # how many callers want one thread now, in all threads
+_inside = 0  # number of callers, in all threads, that want one thread now
 _before: Any = None
 
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Context in which matrix products use one thread: the first to enter says so, and the last to leave restores what was.
+    """Context in which matrix products use one thread: the first to enter sets it, and the last to leave restores the number.
 
     Their bits must not depend on the threads, and idle BLAS threads spin, which costs the kernel that runs next up to 40 ms.
     """

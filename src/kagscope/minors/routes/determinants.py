@@ -1,4 +1,4 @@
-"""Minors of any order, one by one, in chunks: for k >= 4 when there are few, and as the plain reference in tests."""
+"""Minors of any order, one by one, in chunks: for k >= 4 when there are few, and as a simple reference in tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 MAX_ENTRIES = 2**26
 LARGE = 64  # order of minors beyond which products of k factors below 1 may leave the range
-COUNTLESS = 10**300  # minors: what is more is not told apart
+COUNTLESS = 10**300  # minors: larger counts are not distinguished
 MOST_BITS = 900  # of a product of k entries: beyond, square matrices are scaled one by one
 TINY = float(np.finfo(np.float64).tiny)
 SMALL = 1e-6  # a minor below this share of what random columns of its lengths span is done again in twice the precision
@@ -58,9 +58,9 @@ def _columns_of_blocks(rows: IntArray, columns: IntArray, entries: int = 2**20) 
 
 
 class Minors:
-    """|det J[R, C]| / 2^(k power), with what rounding may have made of small ones found again.
+    """|det J[R, C]| / 2^(k power), where small ones that rounding may have spoilt are recomputed.
 
-    Where products of k entries may leave the range each square matrix is scaled for itself.
+    Where products of k entries may leave the range, each square matrix is scaled separately.
     """
 
     def __init__(self, J: FloatArray, k: int, power: int = 0) -> None:
@@ -76,11 +76,11 @@ class Minors:
         return integers(self.J)
 
     def of(self, rows: IntArray, columns: IntArray) -> FloatArray:
-        """(…) minors of the row sets and column sets (…, k), which broadcast; NaN where the small ones become too many."""
+        """(…) minors of the row sets and column sets (…, k), which broadcast; NaN where there are too many small ones."""
         A = self.J[rows[..., :, None], columns[..., None, :]]
         A, powers = _balance(A) if self.wide else (A, np.zeros(A.shape[:-2], dtype=np.int64))
         dets, more = _split_det(A)
-        if self.unit:  # determinants of small whole numbers are whole: rounding to the nearest takes all errors away
+        if self.unit:  # determinants of small integers are integers: rounding to the nearest removes all errors
             return self._restore_rows(np.rint(dets / self.unit) * self.unit, rows)
         with np.errstate(divide="ignore"):
             spanned = np.log2(np.linalg.norm(A, axis=-2)).sum(axis=-1) + self.typical
@@ -129,7 +129,7 @@ def precise_blocks(J: FloatArray, rows: IntArray, columns: IntArray, power: int 
 def _peak_exponent(J: FloatArray, columns: IntArray) -> int | None:
     """About log2 of the largest minor over some column subsets, had none cancelled; None where all are zero.
 
-    Where floats find none, in whole numbers, unless they are too many.
+    Where floats show none, in integers, unless there are too many.
     """
     k = columns.shape[1]
     rows, peak = row_subsets(len(J), k), []
@@ -170,7 +170,7 @@ def _det(A: FloatArray) -> FloatArray:
         return np.asarray(A[..., 0, 0] * A[..., 1, 1] - A[..., 0, 1] * A[..., 1, 0])
     if k == 3:
         return np.asarray(sum(A[..., 0, i] * _det(A[..., 1:, [(i + 1) % 3, (i + 2) % 3]]) for i in range(3)))
-    with np.errstate(all="ignore"):  # of what leaves the range on the way
+    with np.errstate(all="ignore"):  # of intermediate overflow
         return np.asarray(np.linalg.det(A))
 
 
@@ -211,9 +211,8 @@ class Determinants:
         exponents = np.array([exponent if peak is None else -(-peak // task.k) for peak, exponent in whole], dtype=np.int64)
         result = self._enumerate(task, columns, exponents)
         size = np.frexp(np.where(result.sums["s1"] > 0, result.sums["s1"], 1.0))[1] // task.k
-        return (
-            self._enumerate(task, columns, result.exponent + size) if (size < -MOST_BITS // 8).any() else result
-        )  # had they cancelled
+        cancelled = (size < -MOST_BITS // 8).any()
+        return self._enumerate(task, columns, result.exponent + size) if cancelled else result
 
     def _run_task(self, task: Task) -> RouteResult:
         shift = int(np.ceil(np.log2(task.k) / 2))  # so that lengths of columns are at most 1

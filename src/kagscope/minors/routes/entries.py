@@ -16,7 +16,7 @@ FloatArray = NDArray[np.float64]
 
 
 def entry_sums(matrix: FloatArray, subsets: SubsetList, exponent: int = 0) -> tuple[FloatArray, NDArray[np.int64]]:
-    """k = 1: the minors are the entries, here over 2^exponent; those too small for a bin count as zeros."""
+    """Sums for k = 1: the minors are the entries, here over 2^exponent; those too small for a bin count as zeros."""
     sizes = np.abs(matrix[:, subsets.last])
     fractions, exponents = np.frexp(np.where(sizes > 0, sizes, 1.0))
     slots = np.floor(np.log2(fractions) * 8).astype(np.int64) + 8 * (exponents - exponent) - (LOWEST_BIN - 1)

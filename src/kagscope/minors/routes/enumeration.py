@@ -1,4 +1,4 @@
-"""Every 2-minor and 3-minor over any selections in one pass, each minor looked at once (MATH.md 4.6)."""
+"""Every 2-minor and 3-minor over any selections in one pass, each minor visited once (MATH.md 4.6)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FEW_ROWS = 48  # up to here enumerating S2 and S4 with S1 beats Gram matrices
 
 @register
 class Enumeration:
-    """Every moment of k = 2 and 3, for any selections: those of one call share the pass."""
+    """Every moment of k = 2 and 3, for any selections, which share the pass."""
 
     name = "enumeration of every minor"
     kind: Kind = "visit"
@@ -71,7 +71,7 @@ class Enumeration:
 
 
 def group_passes(tasks: list[Task]) -> list[list[int]]:
-    """Indices of the tasks that share a pass: explicit subsets go alone, and histograms of many cells must fit the budget."""
+    """Indices of tasks that share a pass: explicit subsets have their own, and histograms of many cells must fit the budget."""
     passes = [[index] for index, task in enumerate(tasks) if isinstance(task.selection, Subsets)]
     rest = [index for index, task in enumerate(tasks) if not isinstance(task.selection, Subsets)]
     for start in range(0, len(rest), MAX_SELECTIONS):

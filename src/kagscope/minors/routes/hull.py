@@ -1,4 +1,4 @@
-"""The largest 2-minor without looking at all of them (MATH.md 4.5): for each pair of rows, prune to the outermost vectors first.
+"""The largest 2-minor without visiting all of them (MATH.md 4.5): for each pair of rows, prune to the outermost vectors first.
 
 In the metric q(v) = v^T G^-1 v of the pair's own 2 x 2 Gram matrix G, |det(a, b)| <= sqrt(det G q(a) q(b)). So a good pair
 found first leaves only the few vectors with q large enough to beat it; if many are left, only the vertices of their hull
@@ -30,9 +30,9 @@ from kagscope.minors.scaling import narrow
 from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
-SINGULAR = 1e-6  # squared sine between the rows below which the pair is turned into better coordinates first
+SINGULAR = 1e-6  # squared sine between the rows below which the pair is first transformed to better coordinates
 BRUTE = 48  # survivors above which the hull is built
-CANCELS = 1e-4  # largest minor of two columns, over the product of their largest entries, below which it is found again with care
+CANCELS = 1e-4  # largest minor of two columns, over the product of their largest entries, below which it is recomputed with care
 
 
 @njit(**KERNEL, fastmath={"reassoc", "nnan", "nsz"})
@@ -283,7 +283,7 @@ def _pair_tops(columns, pairs, tops):  # type: ignore[no-untyped-def]
 
 
 def column_pair_tops(J: FloatArray, pairs: NDArray[np.int64]) -> FloatArray:
-    """max over all row pairs of |det J[{i, j}, {a, b}]| for each listed column pair (a, b), by looking at all of them.
+    """max over all row pairs of |det J[{i, j}, {a, b}]| for each listed column pair (a, b), by visiting all of them.
 
     Args:
         J: (m, n) float64.

@@ -19,7 +19,7 @@ CANCELS = 1e-4  # a sum below this share of its terms has lost too many digits
 
 
 def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
-    """S2 over column triples whose pairs are all allowed; None where it is not told from rounding."""
+    """S2 over column triples whose pairs are all allowed; None where it cannot be distinguished from rounding."""
     mask = (allowed & ~np.eye(len(allowed), dtype=bool)).astype(np.float64)
     with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         gram = J.T @ J

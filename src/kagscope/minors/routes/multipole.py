@@ -2,7 +2,8 @@
 
 With the vectors v_a of a row pair in polar coordinates (r, t), M_ab = r_a r_b sin|t_a - t_b|. Vectors sorted by angle make
 boxes of equal counts, halved to leaves. Between boxes further apart than they are long, on the ring of circumference pi,
-sin ln sin is interpolated at Chebyshev nodes, and what ln r adds is of rank 2 in sums over boxes; the rest, minor by minor.
+sin ln sin is interpolated at Chebyshev nodes, and the terms in ln r are of rank 2 in sums over boxes; the rest is summed minor
+by minor.
 Gimbutas, Marshall & Rokhlin 2020, arXiv 1907.03873.
 """
 
@@ -25,7 +26,7 @@ from kagscope.minors.threads import map_blocks
 FloatArray = NDArray[np.float64]
 IndexArray = NDArray[np.int64]
 
-NODES = 16  # of a box: two vectors; relative error 1e-13
+NODES = 16  # of a box, in two vectors; relative error 1e-13
 LEAF = 32  # vectors of a leaf, at most
 PARALLEL = 1e3  # sum of r_a r_b over S1 beyond which angles have lost too many digits
 BLOCK_ENTRIES = 50_000  # keys sorted at a time
@@ -196,7 +197,7 @@ def _fold(X, first, second, keys, mask, points, basis, leaf, found):  # type: ig
 def entropy_by_multipoles(matrix: FloatArray) -> float | None:
     """Sum of M ln M over all 2-minors of ``matrix`` (m, n) float64, normalised, m <= n; its error is below 1e-11 of S1.
 
-    None where columns, taken over row pairs, are so nearly parallel that their angles have lost the digits.
+    None where columns, over row pairs, are so nearly parallel that their angles have lost too many digits.
     """
     rows, exponents = normalise_rows(np.ascontiguousarray(matrix))
     rows = drop_zero_columns(rows)

@@ -1,4 +1,4 @@
-"""What routes share that find one moment of all minors of some columns, matrix by matrix, from the side with fewer vectors."""
+"""Common base of routes for one moment of all minors of some columns, matrix by matrix, from the side with fewer vectors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from kagscope.minors.task import RouteResult, Task
 
 
 class NarrowSide(ABC):
-    """A formula for ``moment`` of k-minors; a route that derives from it says what follows, ``steps`` and ``value``.
+    """A formula for ``moment`` of k-minors; a derived route defines the attributes, ``steps`` and ``value``.
 
     Attributes:
-        name: what plans call the route.
+        name: of the route in plans.
         kind: of the route.
         k: order of the minors.
-        moment: what it finds.
-        column_bits: most bits between columns of the side, beyond which it finds nothing.
+        moment: name of the moment it computes.
+        column_bits: most bits between columns of the side, beyond which it does not apply.
         entry_bits: likewise between the entries of a row.
     """
 

@@ -1,4 +1,4 @@
-"""S2 and S4 of 2-minors from Gram and power-Gram matrices (MATH.md 4.1 and 4.2), with the pairs where they cancel told apart."""
+"""S2 and S4 of 2-minors from Gram and power-Gram matrices (MATH.md 4.1 and 4.2), and the pairs where these cancel."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pair_powers(
         mixed = 4 * p31.take(ab) * p31.take(ba)
         whole4 = p40[first] * p40[second] + 3 * p22.take(ab) ** 2
         s4 = whole4 - mixed
-    lost = ~np.isfinite(s2) | ~np.isfinite(s4)  # of very mixed scales
+    lost = ~np.isfinite(s2) | ~np.isfinite(s4)  # with very mixed scales
     return s2, s4, lost | (s2 < CANCELS * whole2) | (s4 < CANCELS * (whole4 + np.abs(mixed)))
 
 

@@ -24,9 +24,9 @@ from kagscope.minors.task import Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
-CANCELS = 1e-4  # a sum below this share of its terms has lost digits: done again with orthonormal rows
+CANCELS = 1e-4  # a sum below this share of its terms has lost digits: recomputed with orthonormal rows
 MOST_BITS = 70  # between columns, and between entries of a row: products of twelve entries stay in the range
-TOLERANCE = 1e-11  # of the whole, that rounding may take from triples done again: beyond, not told from rounding
+TOLERANCE = 1e-11  # share of the total that may be rounding in recomputed triples: beyond, the sum is considered lost
 UNIT = float(np.finfo(np.float64).eps)
 
 
@@ -88,7 +88,7 @@ def triple_s4(J: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def quartic_s4(J: FloatArray) -> float | None:
-    """S4 over all 3-minors of J (m, n), m <= n, without zero rows; None where it is not told from rounding."""
+    """S4 over all 3-minors of J (m, n), m <= n, without zero rows; None where it cannot be distinguished from rounding."""
     exponent = np.frexp(np.abs(J).max(axis=1))[1].astype(np.int64)
     rows = times_power_of_two(J, -exponent[:, None])
     sums, whole = triple_s4(rows)

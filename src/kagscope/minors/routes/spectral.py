@@ -33,7 +33,7 @@ def spectral_s2(matrix: FloatArray, k: int) -> float | None:
 
 @register
 class Spectral:
-    """S2 of all k-minors of some columns, k >= 3; for k = 2 a Gram matrix is cheaper and tells nearly parallel rows apart."""
+    """S2 of all k-minors of some columns, k >= 3; for k = 2 a Gram matrix is cheaper and identifies nearly parallel rows."""
 
     name = "e_k of the squared singular values"
     kind: Kind = "formula"

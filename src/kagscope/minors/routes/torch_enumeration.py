@@ -1,8 +1,8 @@
 """Moments of the 1-minors and 2-minors of a batch of matrices on a torch device: tiles of element-wise float64 operations.
 
-Every minor is the difference of two rounded products, for histograms with their errors, so that each stands in its own bin, as
-in :mod:`kagscope.minors.sweeps`. Sums are taken by element-wise additions in an order that the shape of the matrix and the list
-of subsets alone decide: neither tile sizes nor the device change them, but for the entropy, whose logarithm is the device's own.
+Every minor is the difference of two rounded products, for histograms with their errors, so that each falls in its own bin, as
+in :mod:`kagscope.minors.sweeps`. Sums are element-wise additions in an order that depends only on the shape of the matrix and
+the list of subsets: neither tile sizes nor the device change them, except the entropy, whose logarithm is the device's own.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, make_result, t
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
-BYTES = 128  # of a tile for each row and column subset: four gathered columns, five sums and what one step makes of them
+BYTES = 128  # of a tile for each row and column subset: four gathered columns, five sums and temporaries
 BYTES_COMPENSATED = 192  # and the high and low halves of the columns
-BLOCK = 256  # column subsets of one cell that are added up on the device
+BLOCK = 256  # column subsets of one cell that are summed on the device
 
 
 def normalise(matrices: Tensor) -> tuple[Tensor, IntArray]:
@@ -65,7 +65,7 @@ def blocks_of(subsets: SubsetList, n: int, device: torch.device) -> Blocks:
     """``subsets`` of n columns in blocks on the device; the last few are remembered."""
     key = (id(subsets), str(device), n)
     if key not in _remembered:
-        _remembered[key] = subsets, _blocks(subsets, n, device)  # holding the list keeps its id its own
+        _remembered[key] = subsets, _blocks(subsets, n, device)  # holding the list keeps its id unique
         while len(_remembered) > 4:
             _remembered.popitem(last=False)
     return _remembered[key][1]
@@ -138,7 +138,7 @@ def _split(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _product_error(product: Tensor, a: Tensor, low_a: Tensor, b: Tensor, low_b: Tensor) -> Tensor:
-    """What rounding took from ``product`` of a + low_a and b + low_b, exactly but for underflow (Dekker)."""
+    """The rounding error of ``product`` of a + low_a and b + low_b, exact except for underflow (Dekker)."""
     return (a * b).sub_(product).add_(a * low_b).add_(low_a * b).add_(low_a * low_b)
 
 
@@ -199,8 +199,8 @@ def selection_sums(
         matrices: (B, m, n) float64, finite, on any torch device.
         k: 1 or 2.
         subsets: allowed column subsets.
-        wanted: names of moments; S1 always comes with them.
-        memory_budget: bytes of device memory to stay within, about; one matrix and one block of column subsets are the least.
+        wanted: names of moments; S1 is always included.
+        memory_budget: approximate bytes of device memory; at least one matrix and one block of column subsets are processed.
 
     Returns:
         (B,) exponents, and for each matrix (selections, 5) sums and (selections, SLOTS) histograms (None unless wanted).
@@ -224,7 +224,7 @@ def selection_sums(
 
 
 def _group_by_rows(matrices: Tensor) -> Iterator[tuple[IntArray, Tensor]]:
-    """Matrices with equally many nonzero rows together: (indices, (b, rows, n)); zero rows add exact zeros and nothing else."""
+    """Groups of matrices with equally many nonzero rows: (indices, (b, rows, n)); zero rows only add exact zeros."""
     nonzero = (matrices != 0).any(dim=2).cpu().numpy()
     counts = nonzero.sum(axis=1)
     order = np.argsort(~nonzero, axis=1, kind="stable")
@@ -240,7 +240,7 @@ def _group_by_rows(matrices: Tensor) -> Iterator[tuple[IntArray, Tensor]]:
 def _cell_sums(
     matrices: Tensor, k: int, subsets: SubsetList, wanted: frozenset[str], with_hist: bool, memory_budget: int
 ) -> Iterator[tuple[int, FloatArray, IntArray | None]]:
-    """For one range of matrices after another: its start, (5, b, cells) sums and (b, cells * SLOTS) histograms."""
+    """For consecutive ranges of matrices: start, (5, b, cells) sums and (b, cells * SLOTS) histograms."""
     batch, m, n = matrices.shape
     blocks = blocks_of(subsets, n, matrices.device)
     cells, width = len(subsets.membership), len(blocks.cells) * blocks.size
@@ -287,7 +287,7 @@ def _by_cell(by_block: FloatArray, cell_of_block: IntArray, cells: int) -> Float
 class TorchEnumeration:
     """Every moment of k = 1 and 2, for any selections, on the device of the matrices.
 
-    Minors further than 2^-1022 below the largest count as zeros; of k = 1 the host tells these apart.
+    Minors further than 2^-1022 below the largest count as zeros; for k = 1 the host distinguishes these.
     """
 
     name = "enumerated on a device"

@@ -15,9 +15,7 @@ from kagscope.minors.routes.torch_enumeration import BYTES_COMPENSATED, fold, no
 from kagscope.minors.task import RouteResult, Task
 
 FloatArray = NDArray[np.float64]
-SLENDER = (
-    1e-3  # an area below this share of |x|_1 |y|_1 has lost digits: about log n units of rounding of that product are left in it
-)
+SLENDER = 1e-3  # an area below this share of |x|_1 |y|_1 has lost digits: its error is about log n roundings of that product
 
 
 def zonogon_areas(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,14 +66,14 @@ def power_grams(side: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Te
 
 
 def all_pair_sums(matrices: Tensor, wanted: frozenset[str], memory_budget: int) -> tuple[NDArray[np.int64], FloatArray]:
-    """Normalised S1, S2, S4 of all 2-minors, on the side with fewer pairs; what was not asked for is 0.
+    """Normalised S1, S2, S4 of all 2-minors, on the side with fewer pairs; 0 where not requested.
 
     Row pairs whose formulas cancel (nearly parallel rows) are visited minor by minor.
 
     Args:
         matrices: (B, m, n) float64, finite, m and n at least 2, on any torch device.
         wanted: some of "s1", "s2", "s4".
-        memory_budget: bytes of device memory to stay within, about.
+        memory_budget: approximate bytes of device memory.
 
     Returns:
         (B,) exponents and (B, 3) sums.
@@ -100,7 +98,7 @@ def all_pair_sums(matrices: Tensor, wanted: frozenset[str], memory_budget: int) 
 
 
 def _add_areas(side: Tensor, first: Tensor, second: Tensor, s1: Tensor, hard: Tensor, memory_budget: int) -> None:
-    """S1 of every row pair into ``s1`` (b, P), those that lost digits into ``hard``; tiles of row pairs."""
+    """Write S1 of every row pair into ``s1`` (b, P), and those that lost digits into ``hard``, by tiles of row pairs."""
     matrices, pairs = tile_sizes(len(side), side.shape[2], len(first), 1, memory_budget)
     for start in range(0, len(side), matrices):
         block = slice(start, start + matrices)

@@ -9,8 +9,8 @@ from kagscope.minors._numba import FRACTION, LN2, LOWEST_BIN, TWO_52, bits_of, f
 from kagscope.minors.det2 import KERNEL
 
 EIGHTHS = 8 / float(np.log(2.0))  # bins of log2 in a unit of the natural logarithm
-FRACTIONS, ONE = np.uint64((1 << 52) - 1), np.uint64(0x3FF << 52)  # bits of a float64: those of its fraction, and 1.0
-FLOOR = 1e-12  # least squared volume over squared lengths that a triple is drawn by, so that rounding hides none
+FRACTIONS, ONE = np.uint64((1 << 52) - 1), np.uint64(0x3FF << 52)  # bits of a float64: its fraction, and 1.0
+FLOOR = 1e-12  # least squared volume over squared lengths used in drawing, so that rounding hides no triple
 ROUNDING = 2e-15  # minor over the product of the lengths of its rows that rounding alone produces
 
 
@@ -34,7 +34,7 @@ def _row(x, y, u, base, lengths, roots, squares, sizes):  # type: ignore[no-unty
 
 @njit(**KERNEL)
 def times_logarithm(x, found):  # type: ignore[no-untyped-def]
-    """x log2 x, the logarithm coarse (within 0.01) and quick: all that a control variate needs. x > 0 and normal."""
+    """x log2 x with a coarse (within 0.01), fast logarithm, sufficient for a control variate. x > 0 and normal."""
     prefer_wide_vectors()
     for c in range(x.size):
         bits = bits_of(x[c])
@@ -44,7 +44,7 @@ def times_logarithm(x, found):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _gather_cells(table, first, second, cells):  # type: ignore[no-untyped-def]
-    """Cells of triples by the classes of their second and third pair; unsigned, so that no place is checked."""
+    """Cells of triples by the classes of their second and third pair; unsigned, so that indices are not checked."""
     kinds = np.uint64(table.shape[0])
     flat = table.reshape(table.size)
     for c in range(cells.size):
@@ -53,7 +53,7 @@ def _gather_cells(table, first, second, cells):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _scatter(cells, roots, logs, squares, sizes, local):  # type: ignore[no-untyped-def]
-    """Five sums by cell; two copies in turn, since an addition waits for the one before it in the same place."""
+    """Five sums by cell, in two alternating copies, since an addition waits for the previous one to the same address."""
     for c in range(cells.size):
         sums = local[c & 1, np.uint64(cells[c])]
         sums[0] += roots[c]
@@ -168,13 +168,13 @@ def _minors(rows, lengths, i, j, start, M, logs, slots, out):  # type: ignore[no
         s2 += t * t
         s4 += t * t * t * t
         entropy += t * logs[h]
-        top = max(top, bits_of(t))  # of bits, as whole numbers: LLVM makes no vectors of the maximum of floats
+        top = max(top, bits_of(t))  # of bits as integers: LLVM does not vectorise the maximum of floats
     out[0], out[1], out[2], out[3], out[4] = s1, s2, s4, entropy, float_of(top)
 
 
 @njit(**KERNEL)
 def _pick(sizes, skip, u):  # type: ignore[no-untyped-def]
-    """A place drawn half in proportion to ``sizes``, half uniformly, never ``skip``; and 1 / its probability."""
+    """An index drawn half in proportion to ``sizes``, half uniformly, never ``skip``; and 1 / its probability."""
     m = sizes.size
     total = 0.0
     for i in range(m):
@@ -196,7 +196,7 @@ def _pick(sizes, skip, u):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL, fastmath={"reassoc", "contract"})
 def _fourth_powers(rows, terms, coefficients, work):  # type: ignore[no-untyped-def]
-    """Sum of the fourth powers of all minors of three columns: of orthonormal ones by the quartic form, times volume^4."""
+    """Sum of the fourth powers of all minors of three columns: of orthonormalised ones by the quartic form, times volume^4."""
     prefer_wide_vectors()
     m = rows.shape[1]
     volume = 1.0
@@ -241,8 +241,8 @@ def _fourth_powers(rows, terms, coefficients, work):  # type: ignore[no-untyped-
 def sum_rows(V, columns, weights, cells, u, whole, terms, coefficients, sums, hist):  # type: ignore[no-untyped-def]
     """Into ``sums`` (draws, 5) those of the minors of each drawn column triple: S1, S2, S4, entropy, top.
 
-    ``V`` (n, m) the columns; ``whole``: over all row triples; else over rows i, j drawn by what they span, half uniformly, and
-    every third row, with ``u`` (draws, times, 2) uniform numbers, S4 exactly all the same. ``hist`` (cells, slots) or (0, 0)
+    ``V`` (n, m) the columns; ``whole``: over all row triples; else over rows i, j drawn half by volume, half uniformly, and
+    every third row, with ``u`` (draws, times, 2) uniform numbers; S4 is exact even then. ``hist`` (cells, slots) or (0, 0)
     collects ``weights`` times the minors.
     """
     m, times = V.shape[1], u.shape[1]

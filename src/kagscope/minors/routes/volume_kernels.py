@@ -1,4 +1,4 @@
-"""The loops of :mod:`kagscope.minors.routes.volume_draws`, compiled: columns and rows drawn by what is left of their lengths."""
+"""The loops of :mod:`kagscope.minors.routes.volume_draws`, compiled: columns and rows drawn by their residual lengths."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from numba import njit
 
 from kagscope.minors.det2 import KERNEL
 
-UNIFORM = 0.1  # to what is left of a length, over the mean: what spans little is met too, and weights stay bounded
-LOST = 1e-15  # of the length of a row, that what is left of it may be off by
-FLOOR = 4 * float(np.finfo(np.float64).eps)  # residuals over lengths below this are rounding, and are all drawn alike
+UNIFORM = 0.1  # added to residual lengths, as a share of their mean: small volumes are sampled too, and weights stay bounded
+LOST = 1e-15  # error of the residual of a row, over its length
+FLOOR = 4 * float(np.finfo(np.float64).eps)  # residuals over lengths below this are rounding, and drawn uniformly
 
 
 @njit(**KERNEL, fastmath={"reassoc", "contract"})
 def _project_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
-    """Every open vector without its part along vector a, of positive length; twice, since a first coefficient has an error.
+    """Project vector a, of positive length, out of every open vector; twice, since the first coefficient has an error.
 
-    ``lengths`` (n,) of what is left, at least :data:`FLOOR` of the ``whole`` ones: what rounding leaves may be 0 by chance.
+    ``lengths`` (n,) of the residuals, at least :data:`FLOOR` times the ``whole`` ones: rounding may leave 0 by chance.
     """
     q = R[a] / lengths[a]
     for b in range(R.shape[0]):
@@ -35,7 +35,7 @@ def _project_away(R, lengths, whole, open_, a):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _search(lengths, more, open_, target):  # type: ignore[no-untyped-def]
-    """The open vector where the running total of lengths, each of them and ``more``, passes the target."""
+    """The open vector where the running total of lengths, each plus ``more``, passes the target."""
     passed, last = 0.0, -1
     for b in range(lengths.size):
         if open_[b] and lengths[b] > 0:
@@ -48,7 +48,7 @@ def _search(lengths, more, open_, target):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _total_weight(lengths, more, open_):  # type: ignore[no-untyped-def]
-    """Of open vectors' lengths, and what each is added: ``more`` of their mean."""
+    """Total of the open vectors' lengths with the addition, and the addition to each: ``more`` times their mean."""
     total, count = 0.0, 0
     for b in range(lengths.size):
         if open_[b] and lengths[b] > 0:
@@ -59,7 +59,7 @@ def _total_weight(lengths, more, open_):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _close_dead_ends(allowed, open_, others):  # type: ignore[no-untyped-def]
-    """Close what has fewer than so many others open beside it: it completes no set, but would take draws from those that do."""
+    """Close vectors with fewer than ``others`` compatible open ones: they complete no set, but would waste draws."""
     for b in range(open_.size):
         beside = 0
         for c in range(open_.size if open_[b] else 0):
@@ -76,8 +76,8 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
 
     The sum over a unit of weight times f(set) estimates the sum of f over all sets, without bias: a weight is the chance of an
     order among those of its own set, over the chance of being drawn in it, over fan.
-    ``V`` (n, d) vectors, ``lengths`` (n,) theirs; ``allowed`` (n, n), or (0, 0) where any two may stand together; ``uniform``:
-    every open column alike instead of by residual; ``u`` (units, k) uniform numbers.
+    ``V`` (n, d) vectors, ``lengths`` (n,) theirs; ``allowed`` (n, n), or (0, 0) where any two may be combined; ``uniform``:
+    open columns are drawn uniformly instead of by residual; ``u`` (units, k) uniform numbers.
     """
     units, fan, k = columns.shape
     n = V.shape[0]
@@ -119,7 +119,7 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
                 if not complete:
                     columns[p, f, step] = step
                 else:
-                    probability = 0.0  # the chance that this column comes next over that among the set's own
+                    probability = 0.0  # probability of this column coming next, over that among the set's own
                     for later in range(step, k):
                         if sizes[step, columns[p, f, later]] > 0:
                             probability += sizes[step, columns[p, f, later]] + more[step]
@@ -128,7 +128,7 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
 
 @njit(**KERNEL)
 def _add(M, weight, seen, hist, edges):  # type: ignore[no-untyped-def]
-    """One minor into the sums S1, S2, S4, entropy, top and the histogram."""
+    """Add one minor to the sums S1, S2, S4, entropy, top and the histogram."""
     if hist.size > 0:
         hist[_slot(M, edges)] += weight
     if M > 0:
@@ -149,9 +149,9 @@ def _slot(M, edges):  # type: ignore[no-untyped-def]
 def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-untyped-def]
     """Into ``sums`` (P, 6) and ``hist`` (P, slots or 0), estimates of the sums over row sets for each column set (P, k).
 
-    k - 1 rows are drawn one after another, by what is left of them in the k columns (``uniform``: all alike), and every row may
-    be the last: ``u`` (P, draws, k - 1) uniform numbers. Columns are brought to one size first, or what is left of rows would be
-    what the largest column leaves of its rounding. The last sum is what of S1 rounding may have made, or taken away.
+    k - 1 rows are drawn one after another by their residuals in the k columns (``uniform``: uniformly), with every row as the
+    last: ``u`` (P, draws, k - 1) uniform numbers. Columns are first scaled to equal size, or residuals of rows would be dominated
+    by rounding in the largest column. The last sum bounds the rounding error of S1.
     """
     P, draws, before = u.shape
     m, k = J.shape[0], before + 1
@@ -193,7 +193,7 @@ def draw_rows(J, columns, uniform, u, edges, sums, hist):  # type: ignore[no-unt
                 if size[a] > 0:
                     _project_away(R, size, length, open_, a)
                 for i in range(m):
-                    if size[i] <= 1e-14 * length[i]:  # nothing but rounding is left
+                    if size[i] <= 1e-14 * length[i]:  # only rounding is left
                         size[i] = 0.0
             for i in range(m):
                 if open_[i] and volume >= 0:

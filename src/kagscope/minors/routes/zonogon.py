@@ -2,8 +2,8 @@
 
 For 2-D vectors v_1 … v_n, sum_{a<b} |det(v_a, v_b)| is the area of the polygon that they generate: flip every v into the
 right half-plane, sort by slope, and sum cross(running sum, next v). Sorting dominates, so it is done on 32-bit integer keys
-(slope above, index below) by NumPy's SIMD sort; keys that cannot tell two slopes apart are put right afterwards by exact
-cross products.
+(slope above, index below) by NumPy's SIMD sort; the order of slopes with equal keys is corrected afterwards by exact cross
+products.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IndexArray = NDArray[np.int64]
 
 REMEMBERED = 2**25  # bytes of row-pair areas
 BLOCK_ENTRIES = 100_000  # keys sorted at a time: two blocks stay in the second-level cache
-CANCELLATION = 16.0  # |x|_1 |y|_1 over the area: more than this and the pair is done again in coordinates that do not cancel
+CANCELLATION = 16.0  # |x|_1 |y|_1 over the area: beyond, the pair is recomputed in coordinates that do not cancel
 MOVES = 4  # insertion moves per vector before the keys count as useless
 MOST_BITS = 450  # between columns: products of two entries stay in the range
 ENTRY_BITS = 900  # between entries of a row: beyond, some have fewer digits where the largest is 1
@@ -146,7 +146,7 @@ def _merge_sort(u, v):  # type: ignore[no-untyped-def]
                 else:
                     p[k], q[k] = u[j], v[j]
                     j += 1
-        for k in range(n):  # slices would say it shorter, and compile far longer
+        for k in range(n):  # slices would be shorter, but compile far longer
             u[k], v[k] = p[k], q[k]
         width *= 2
 
@@ -187,7 +187,7 @@ def careful_area(x, y):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def fold_areas(X, Y, x_rows, y_rows, x_norms, y_norms, mask, keys, careful, areas):  # type: ignore[no-untyped-def]
-    """areas[p] of the vectors (X[x_rows[p]], Y[y_rows[p]]) in the order of keys[p]; doubtful ones again if ``careful``."""
+    """areas[p] of the vectors (X[x_rows[p]], Y[y_rows[p]]) in the order of keys[p]; doubtful ones recomputed if ``careful``."""
     n = X.shape[1]
     u, v = np.empty(n), np.empty(n)
     for p in range(x_rows.size):
@@ -258,7 +258,7 @@ def pair_areas(J: FloatArray, first: IndexArray, second: IndexArray) -> FloatArr
         return np.ldexp(areas, exponents[first] + exponents[second])
 
 
-_areas: dict[bytes, FloatArray] = {}  # by digest of the rows, the oldest first
+_areas: dict[bytes, FloatArray] = {}  # by digest of the rows, oldest first
 
 
 def row_pair_areas(J: FloatArray) -> FloatArray:

@@ -28,14 +28,14 @@ from kagscope.minors.threads import even_parts, run_parts
 
 ALIKE = 2.0**8  # rows whose lengths differ by less are sorted as they are,
 MODERATE = 2.0**64  # if these are between this and its inverse
-MAX_PARTS = 16  # each has its own sum of derivatives, so that their order never depends on the threads
+MAX_PARTS = 16  # each has its own sum of derivatives, so that the order never depends on the threads
 
 
 @njit(fastmath={"reassoc"}, **KERNEL)
 def _survey(X, filled, norms, coarse):  # type: ignore[no-untyped-def]
-    """Which columns are not zero, the 1-norms of the rows, and X in single precision.
+    """Find nonzero columns, 1-norms of the rows, and X in single precision.
 
-    The least norm that is not 0, and the largest.
+    Returns the least nonzero norm and the largest.
     """
     shortest, longest = math.inf, 0.0
     for a in range(X.shape[1]):
@@ -78,7 +78,7 @@ def _repair_order(u, v, flips, order):  # type: ignore[no-untyped-def]
     """Insertion sort by exact slopes where neighbours are out of order; whether any two neighbours are parallel."""
     n = u.size
     ties = 0
-    if _count_not_left(u[:-1], v[:-1], u[1:], v[1:]) == 0:  # slices, since an index k - 1 would be looked at for its sign
+    if _count_not_left(u[:-1], v[:-1], u[1:], v[1:]) == 0:  # slices, since an index k - 1 would be checked for its sign
         return False
     for start in range(1, n, 64):
         stop = min(start + 64, n)
@@ -99,7 +99,7 @@ def _repair_order(u, v, flips, order):  # type: ignore[no-untyped-def]
 def _slopes(X, first, second, norms, mask, keys, slopes, areas):  # type: ignore[no-untyped-def]
     """slopes[p] = (2, n) derivative of the area of rows (first[p], second[p]) of X, and that area in areas[p].
 
-    What lies before a vector and what lies after it are summed apart: one far longer than the others must not cancel in theirs.
+    Vectors before and after each are summed separately, so that one far longer than the others does not cancel in their sums.
     """
     n = X.shape[1]
     u, v, flips, order = np.empty(n), np.empty(n), np.empty(n), np.empty(n, dtype=np.uint32)
@@ -158,7 +158,7 @@ def add_slopes(slopes, first, second, weights, gradient):  # type: ignore[no-unt
 
 
 class _Rows:
-    """Rows ready to be sorted in pairs: without zero columns, and over powers of two where their lengths differ much."""
+    """Rows ready to be sorted in pairs: without zero columns, and scaled by powers of two where their lengths differ greatly."""
 
     def __init__(self, J: FloatArray) -> None:
         rows = np.ascontiguousarray(J, dtype=np.float64)
@@ -216,7 +216,7 @@ def pair_area_gradient(J: FloatArray, first: IndexArray, second: IndexArray, wei
 
     Args:
         J: (m, n) float64.
-        first, second: (P,) int64 row indices, as many as there may be.
+        first, second: (P,) int64 row indices, any number of them.
         weights: (P,) float64.
 
     Returns:

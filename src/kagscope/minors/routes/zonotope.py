@@ -1,6 +1,6 @@
 """S1 for k = 3 as volumes of zonotopes (MATH.md 4.4).
 
-sum_{a<b<c} |det(v_a, v_b, v_c)| = 1/3 sum_a |v_a| (zonogon area of the others seen along v_a). "Seen along v_a" needs no
+sum_{a<b<c} |det(v_a, v_b, v_c)| = 1/3 sum_a |v_a| (zonogon area of the others projected along v_a). The projection needs no
 rotation: one step of elimination with the largest entry of v_a as pivot leaves two coordinates in which the same identity
 holds.
 """
@@ -33,7 +33,7 @@ from kagscope.minors.routes.zonogon import (
 from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
-CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is done again in exactly computed coordinates
+CANCELLATION = 1e3  # uncancelled over cancelled size above which a triple is recomputed in exact coordinates
 UNIT = float(np.finfo(np.float64).eps)
 MOST_BITS = 150  # between columns: products of six entries stay in the range
 ENTRY_BITS = 450  # between entries of a row: products of two stay in the range, with all their digits
@@ -61,7 +61,7 @@ def store_planar(x, y, p, X, Y, coarse_x, coarse_y, x_norms, y_norms):  # type: 
 
 @njit(**KERNEL)
 def _project(V, columns, X, Y, coarse_x, coarse_y, x_norms, y_norms, pivots):  # type: ignore[no-untyped-def]
-    """The vectors V[:, b] seen along each listed one; returns how large the areas could be had nothing cancelled."""
+    """Project the vectors V[:, b] along each listed one; return how large the areas could be without cancellation."""
     n = V.shape[1]
     x, y = np.empty(n), np.empty(n)
     bound = 0.0
@@ -111,7 +111,7 @@ class Planar:
 
 
 def _volume(V: FloatArray, planar: Planar) -> tuple[float, float]:
-    """Volume of the zonotope of the columns of V (3, n), and how large it would be had nothing cancelled."""
+    """Volume of the zonotope of the columns of V (3, n), and its size without cancellation."""
     total, bound, size = 0.0, 0.0, planar.keys.shape[0]
     for start in range(0, V.shape[1], size):
         columns = np.arange(start, min(start + size, V.shape[1]))
@@ -127,7 +127,7 @@ def _pivot(rows: NDArray[np.object_]) -> tuple[int, int]:
 def _local_coordinates(V: FloatArray) -> tuple[float, FloatArray] | None:
     """|D| and the (3, n) coordinates of the columns of V in a basis of three of them with determinant D; None if coplanar.
 
-    In whole numbers, hence exact until the last rounding: however nearly coplanar the columns, their coordinates are right.
+    In integers, hence exact until the last rounding, however nearly coplanar the columns are.
     """
     U, exponent = integers(V)
     r, p = _pivot(U)

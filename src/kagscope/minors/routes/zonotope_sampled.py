@@ -14,12 +14,12 @@ from kagscope.minors.routes.zonogon import FloatArray, IndexArray, normalise_row
 from kagscope.minors.routes.zonotope import Planar, store_planar
 from kagscope.minors.threads import map_blocks
 
-DRAWS = 128  # per block of sampling; part of what a seed means
+DRAWS = 128  # per block of sampling; results for a seed depend on it
 
 
 @njit(**KERNEL)
 def _draw(J, rows, uniforms, X, Y, coarse_x, coarse_y, x_norms, y_norms, weights):  # type: ignore[no-untyped-def]
-    """For each set of k rows, k - 2 columns in turn, each with probability proportional to its length seen along those before."""
+    """Draw k - 2 columns for each set of k rows, each in proportion to its length orthogonal to those before."""
     n, k = J.shape[1], rows.shape[1]
     V, lengths = np.empty((k, n)), np.empty(n)
     for p in range(rows.shape[0]):
@@ -94,16 +94,16 @@ def s1_sampled(
 ) -> Estimate:
     """S1 over all k-minors, k >= 3, unbiased: sampled rows and k - 2 sampled columns, exact over the last two (Rao–Blackwell).
 
-    Row sets are drawn in proportion to the product of their lengths, each column half by its length seen along those before it;
-    the zonogon of what is left sums over all n^2 / 2 pairs of further columns at once. The number of draws doubles until the
-    standard error is small enough.
+    Row sets are drawn in proportion to the product of their lengths, each column half by its length orthogonal to those before
+    it; the zonogon of the remaining coordinates sums over all n^2 / 2 pairs of further columns at once. The number of draws
+    doubles until the standard error is small enough.
 
     Args:
         J: (m, n) float64.
         k: order of the minors.
         rel_error: standard error over value at which to stop.
         seed: of the draws; the same seed gives the same bits, whatever the number of threads and the time it takes.
-        max_draws: most draws.
+        max_draws: largest number of draws.
 
     Raises:
         InputError: k is not in 3 … min(m, n).
@@ -112,7 +112,7 @@ def s1_sampled(
     largest = float(values.max())
     if largest == 0:
         return Estimate(0.0, 0.0)
-    shares = values / largest  # whose squares are in range whatever the scale of J
+    shares = values / largest  # their squares stay in range whatever the scale of J
     return Estimate(largest * float(shares.mean()), largest * float(shares.std(ddof=1) / math.sqrt(shares.size)))
 
 
