@@ -16,8 +16,8 @@ MOST_EXACT = 500_000  # minors in whole numbers, some seconds
 
 
 @njit(**KERNEL)
-def _twofold_dets(A, found):  # type: ignore[no-untyped-def]
-    """found[s] = |det A[s]| by elimination with numbers of twice the precision, each the sum of two."""
+def _twofold_dets(A, dets):  # type: ignore[no-untyped-def]
+    """dets[s] = |det A[s]| by elimination with numbers of twice the precision, each the sum of two."""
     k = A.shape[1]
     H, L = np.empty((k, k)), np.empty((k, k))
     for s in range(A.shape[0]):
@@ -46,14 +46,14 @@ def _twofold_dets(A, found):  # type: ignore[no-untyped-def]
                     e = fma(q, H[c, j], -x) + (q * L[c, j] + q_low * H[c, j])
                     y, f = two_sum(H[i, j], -x)
                     H[i, j], L[i, j] = two_sum(y, f + (L[i, j] - e))
-        found[s] = abs(high)
+        dets[s] = abs(high)
 
 
 def twofold_dets(A: FloatArray) -> FloatArray:
     """(S,) |det| of (S, k, k), right to about 1e-31 of the product of the columns' lengths."""
-    found = np.empty(len(A))
-    map_blocks(lambda some: _twofold_dets(A[some], found[some]), len(A), 1 << 12)
-    return found
+    dets = np.empty(len(A))
+    map_blocks(lambda block: _twofold_dets(A[block], dets[block]), len(A), 1 << 12)
+    return dets
 
 
 def integers(J: FloatArray) -> tuple[NDArray[np.object_], int]:
@@ -67,8 +67,8 @@ def integers(J: FloatArray) -> tuple[NDArray[np.object_], int]:
 
 def exact_minors(A: NDArray[np.object_], exponent: int) -> FloatArray:
     """|det| of (…, k, k) integers times 2^exponent each, rounded once; NumPy's arrays of Python integers do the arithmetic."""
-    k, found = A.shape[-1], bareiss_dets(A)
-    return np.vectorize(lambda x: _ldexp(x, k * exponent), otypes=[np.float64])(found) if found.size else np.zeros(found.shape)
+    k, dets = A.shape[-1], bareiss_dets(A)
+    return np.vectorize(lambda x: _ldexp(x, k * exponent), otypes=[np.float64])(dets) if dets.size else np.zeros(dets.shape)
 
 
 def bareiss_dets(A: NDArray[np.object_]) -> NDArray[np.object_]:

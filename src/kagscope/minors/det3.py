@@ -128,7 +128,7 @@ def careful_det3(A, T):  # type: ignore[no-untyped-def]
                 power = 1
     if power:
         power = _balance(A)
-    found, whole = _twofold(A)
-    if found <= LOST_TWICE * whole or found < TINY:
-        found = 0.0 if _parallel(A) else _expansion(A, T)
-    return math.ldexp(found, power)
+    det, whole = _twofold(A)
+    if det <= LOST_TWICE * whole or det < TINY:
+        det = 0.0 if _parallel(A) else _expansion(A, T)
+    return math.ldexp(det, power)

@@ -158,10 +158,10 @@ def sums_pairs(J, prefixes, starts, last, g0, g1, sums):  # type: ignore[no-unty
 
 @nb.njit(nogil=True, cache=True, inline="always")
 def _count(hist, slots, start, stop):  # type: ignore[no-untyped-def]
-    some = slots[start:stop]
+    block = slots[start:stop]
     for b in range(0, stop - start, WAYS):
-        hist[WAYS * some[b]] += 1
-        hist[WAYS * some[b + 1] + 1] += 1
+        hist[WAYS * block[b]] += 1
+        hist[WAYS * block[b + 1] + 1] += 1
 
 
 @nb.njit(nogil=True, cache=True, inline="always")

@@ -134,14 +134,14 @@ def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out, least):  # type:
                     if lost:
                         _recompute_lost(x, y, z, i, j, minors, least, t, A, T)
                     for h in range(length):
-                        one = t[h]
-                        q = one * one
-                        a1[h] += one
+                        minor = t[h]
+                        q = minor * minor
+                        a1[h] += minor
                         a2[h] += q
                         a4[h] = fma(q, q, a4[h])
-                        e, p = split(one)
-                        ent[h] = fma(one, fma(e, LN2, p), ent[h])
-                        top[h] = one if one > top[h] else top[h]
+                        e, p = split(minor)
+                        ent[h] = fma(minor, fma(e, LN2, p), ent[h])
+                        top[h] = minor if minor > top[h] else top[h]
                     row += length
 
 

@@ -187,7 +187,7 @@ def kl_init(moments: Moments, initial: Moments) -> Values:
     width = np.maximum(left.first + left.width, right.first + right.width) - first
     p, q = (_smooth(side, first, width) for side in (left, right))
     terms = p * np.log(np.divide(p, q, out=np.ones_like(p), where=q > 0))
-    return moments.out(np.where(left.there & right.there, terms.sum(axis=1), np.nan))
+    return moments.out(np.where(left.defined & right.defined, terms.sum(axis=1), np.nan))
 
 
 def find_mismatch(*both: Moments) -> tuple[str, str] | None:
@@ -228,14 +228,14 @@ class _CentredHistogram(NamedTuple):
         first, width: (B,) first bin in use, and number of bins.
         counts: (B, W) from the first bin on.
         zeros: (B,) exact zeros.
-        there: (B,) whether S1 > 0.
+        defined: (B,) whether S1 > 0.
     """
 
     first: IntArray
     width: IntArray
     counts: FloatArray
     zeros: FloatArray
-    there: NDArray[np.bool_]
+    defined: NDArray[np.bool_]
 
 
 def _centre(moments: Moments) -> _CentredHistogram:
@@ -260,7 +260,7 @@ def _smooth(histogram: _CentredHistogram, first: IntArray, width: IntArray) -> F
     most, wide, bell = int(width.max(initial=0)), histogram.counts.shape[1], len(BELL)
     blocks = -(-(most + bell) // BLOCK)
     padded = np.zeros((len(first), max(BLOCK * (blocks + 1), most + wide + bell)))
-    positions = np.arange(wide) + np.where(histogram.there, histogram.first - first, 0)[:, None] + bell - 1
+    positions = np.arange(wide) + np.where(histogram.defined, histogram.first - first, 0)[:, None] + bell - 1
     np.put_along_axis(padded, positions, histogram.counts, axis=1)
     windows = sliding_window_view(padded, 2 * BLOCK, axis=1)[:, : BLOCK * blocks : BLOCK]
     with one_blas_thread():

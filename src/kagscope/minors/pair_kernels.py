@@ -253,9 +253,9 @@ def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-un
                 x[i], y[i] = a[i], b[i]
         for i in range(length):
             x[length + i], y[length + i], w[length + i] = x[i], y[i], w[i]
-        one = sums[p]
-        one[:] = 0.0
-        one[4] = np.inf
+        pair_sums = sums[p]
+        pair_sums[:] = 0.0
+        pair_sums[4] = np.inf
         filled = 0
         for shift in range(1, last + 1):
             end = length if 2 * shift < length else last
@@ -268,7 +268,7 @@ def visit_pairs(VT, pairs, u, weights, cells, sums, hist):  # type: ignore[no-un
                     both[filled + j] = w[j] * w[j + shift]
             filled += end
             if filled >= TOGETHER or shift == last:
-                _add(minors[:filled], both[:filled], logs, slots, one)
+                _add(minors[:filled], both[:filled], logs, slots, pair_sums)
                 if keep:
                     line = hist[cells[p]]
                     for j in range(filled):

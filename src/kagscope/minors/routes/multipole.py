@@ -50,9 +50,9 @@ def _write_keys(X, first, second, bits, keys):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _moments(weights, angles, low, high, basis, found):  # type: ignore[no-untyped-def]
-    """Weights at the nodes of [low, high] that interpolate ``weights`` at ``angles``, added to ``found`` (NODES,)."""
-    nodes = len(found)
+def _moments(weights, angles, low, high, basis, values):  # type: ignore[no-untyped-def]
+    """Weights at the nodes of [low, high] that interpolate ``weights`` at ``angles``, added to ``values`` (NODES,)."""
+    nodes = len(values)
     centre, half = 0.5 * (low + high), max(0.5 * (high - low), 1e-300)
     sums = np.zeros(nodes)
     for a in range(len(angles)):
@@ -64,7 +64,7 @@ def _moments(weights, angles, low, high, basis, found):  # type: ignore[no-untyp
             before, now = now, 2 * z * now - before
     for j in range(nodes):
         for k in range(nodes):
-            found[k] += sums[j] * basis[j, k]
+            values[k] += sums[j] * basis[j, k]
 
 
 @njit(**KERNEL)
@@ -181,8 +181,8 @@ def _one_pair(u, v, points, basis, leaf):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def _fold(X, first, second, keys, mask, points, basis, leaf, found):  # type: ignore[no-untyped-def]
-    """found[p] = S1, entropy and sum of r_a r_b of row pair p, its vectors in the order of keys[p]."""
+def _fold(X, first, second, keys, mask, points, basis, leaf, sums):  # type: ignore[no-untyped-def]
+    """sums[p] = S1, entropy and sum of r_a r_b of row pair p, its vectors in the order of keys[p]."""
     n = X.shape[1]
     u, v = np.empty(n), np.empty(n)
     for p in range(len(first)):
@@ -191,7 +191,7 @@ def _fold(X, first, second, keys, mask, points, basis, leaf, found):  # type: ig
             a = keys[p, index] & mask
             flip = y[a] < 0 or (y[a] == 0 and x[a] < 0)
             u[index], v[index] = (-x[a], -y[a]) if flip else (x[a], y[a])
-        found[p, 0], found[p, 1], found[p, 2] = _one_pair(u, v, points, basis, leaf)
+        sums[p, 0], sums[p, 1], sums[p, 2] = _one_pair(u, v, points, basis, leaf)
 
 
 def entropy_by_multipoles(matrix: FloatArray) -> float | None:

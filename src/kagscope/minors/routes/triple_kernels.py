@@ -33,13 +33,13 @@ def _row(x, y, u, base, lengths, roots, squares, sizes):  # type: ignore[no-unty
 
 
 @njit(**KERNEL)
-def times_logarithm(x, found):  # type: ignore[no-untyped-def]
+def times_logarithm(x, products):  # type: ignore[no-untyped-def]
     """x log2 x with a coarse (within 0.01), fast logarithm, sufficient for a control variate. x > 0 and normal."""
     prefer_wide_vectors()
     for c in range(x.size):
         bits = bits_of(x[c])
         f = float_of((bits & FRACTIONS) | ONE) - 1.0
-        found[c] = x[c] * (float_of((bits >> FRACTION) | TWO_52) - (2.0**52 + 1023) + f * fma(-0.34, f, 1.34))
+        products[c] = x[c] * (float_of((bits >> FRACTION) | TWO_52) - (2.0**52 + 1023) + f * fma(-0.34, f, 1.34))
 
 
 @njit(**KERNEL)

@@ -93,7 +93,7 @@ class Sets:
     def estimates(self, seed: int, turn: int, units: int) -> tuple[FloatArray, float]:
         """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and the share of S1 that may be rounding."""
         parts = run_parts(lambda i: self._draw_sets([seed, turn, i], units, False), REPLICATES)
-        columns, weights = np.stack([part_of for part_of, _ in parts]), np.stack([part_of for _, part_of in parts])
+        columns, weights = (np.stack(arrays) for arrays in zip(*parts, strict=True))
         sums, _ = self._sum_rows(columns, False, [seed, turn, REPLICATES])
         shaped = sums.reshape(-1, REPLICATES, units, self.fan)
         results = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
