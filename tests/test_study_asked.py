@@ -59,8 +59,8 @@ def net(steps: tuple[int, ...]) -> TrainedNetwork:
 
 
 def table(one: Job, only: str = "") -> pd.DataFrame:
-    specs = {name: spec for name, spec in one.what.specs.items() if only in ("", name)}
-    found = Measuring(DATA).tables(one.run, net(one.run.steps), one.what, specs)
+    specs = {name: spec for name, spec in one.measurements.specs.items() if only in ("", name)}
+    found = Measuring(DATA).tables(one.run, net(one.run.steps), one.measurements, specs)
     rows: pd.DataFrame = pd.concat(rows for rows, _ in found.values())
     return rows.astype({"layer": str, "selection": str, "score": str})
 
@@ -147,9 +147,8 @@ def test_other_maps_have_each_row_once_and_as_measure_has_it(layer_map: str) -> 
     trained = net(one.run.steps)
     nets = {step: network(one.run, trained.checkpoints[step]) for step in (0, trained.steps[-1])}
     for step, measured in nets.items():
-        report = kag.measure(
-            measured, inputs_of(DATA), spec=one.what.specs[MAIN], baseline=nets[0], labels=DATA.test_labels, progress=False
-        )
+        spec, labels = one.measurements.specs[MAIN], DATA.test_labels
+        report = kag.measure(measured, inputs_of(DATA), spec=spec, baseline=nets[0], labels=labels, progress=False)
         expected = report.table.assign(step=step).astype({"layer": str, "selection": str, "score": str})
         found = rows[(rows["step"] == step) & rows["score"].isin(set(expected["score"]))]
         pd.testing.assert_frame_equal(asked(found), asked(expected), check_index_type=False, check_dtype=False)
@@ -179,7 +178,7 @@ def ids(what: Measurements) -> dict[str, str]:
 )
 def test_saying_the_default_is_the_same_table(measure: dict[str, Any]) -> None:
     assert job(**measure).run.run_id == job().run.run_id
-    assert ids(job(**measure).what) == ids(job().what)
+    assert ids(job(**measure).measurements) == ids(job().measurements)
 
 
 @pytest.mark.parametrize(
@@ -187,14 +186,14 @@ def test_saying_the_default_is_the_same_table(measure: dict[str, Any]) -> None:
 )
 def test_another_question_is_another_table_of_the_same_run(measure: dict[str, Any]) -> None:
     assert job(**measure).run == job().run
-    assert ids(job(**measure).what)[MAIN] != ids(job().what)[MAIN]
+    assert ids(job(**measure).measurements)[MAIN] != ids(job().measurements)[MAIN]
 
 
 def test_what_is_asked_between_the_ends_leaves_their_table_as_it_is() -> None:
     other = job(along={"points": 2, "scores": ["pr"]})
     assert other.run == job().run
-    assert ids(other.what)[MAIN] == ids(job().what)[MAIN]
-    assert ids(other.what)[ALONG] != ids(job().what)[ALONG]
+    assert ids(other.measurements)[MAIN] == ids(job().measurements)[MAIN]
+    assert ids(other.measurements)[ALONG] != ids(job().measurements)[ALONG]
     between = [step for step in other.run.steps if 0 < step < other.run.steps[-1]]
     rows = table(other, only=ALONG)
     assert set(rows["step"]) == set(between)

@@ -111,14 +111,14 @@ def _metavar(name: str, field: FieldInfo) -> str:
     return "N,N" if "tuple" in str(field.annotation) else "N"
 
 
-def spec_values(given: Mapping[str, Any]) -> dict[str, Any]:
+def spec_values(texts: Mapping[str, Any]) -> dict[str, Any]:
     """Parse the texts given as options to values of the spec's fields; options not given are left out.
 
     Raises:
         InputError: a text is not a valid value; the message names the option.
     """
     fields = spec_fields()
-    return {name: _value(name, fields[name], text) for name, text in given.items() if text is not None and text != []}
+    return {name: _value(name, fields[name], text) for name, text in texts.items() if text is not None and text != []}
 
 
 def _value(name: str, field: FieldInfo, text: Any) -> Any:

@@ -283,11 +283,11 @@ def _grid(
     if settings.is_crowded:
         reduced = table.drop_duplicates(["layer", "width", "training"]).assign(score=curve)
 
-        def one(layer: str, training: str | None, ax: Axes) -> object:
+        def draw_pairs(layer: str, training: str | None, ax: Axes) -> object:
             return draw(layer, 2, training, ax)
 
         handles = line_handles(_lines(select(table, width=width, layer=layers[0]), settings.trainings[0]))
-        return study_panels(reduced, one, score=curve, handles=[*handles, *extra, _note(f"(width {width}, k = 2)")])
+        return study_panels(reduced, draw_pairs, score=curve, handles=[*handles, *extra, _note(f"(width {width}, k = 2)")])
     orders = sorted(int(k) for k in table["k"].unique())[:4]
     rows = []
     for layer in layers:

@@ -109,8 +109,8 @@ class Pruning:
         least_by_layer: dict[str, np.ndarray] = {}
         for index, group in enumerate(traced.groups):
             if index in observed:
-                least = np.maximum(row_ratios(observed[index]), spread_ratios(group, observed[index], rounding_of(traced)))
-                least_by_layer |= {layer.name: least.copy() for layer in group.makers}
+                tolerance = np.maximum(row_ratios(observed[index]), spread_ratios(group, observed[index], rounding_of(traced)))
+                least_by_layer |= {layer.name: tolerance.copy() for layer in group.makers}
         return least_by_layer
 
     def _rows(self) -> tuple[Traced, Mapping[int, Observation], Tensor | None]:
@@ -156,10 +156,10 @@ def check_tolerance(tolerance: float) -> float:
     return float(tolerance)
 
 
-def judge_groups(traced: Traced, seen: Mapping[int, Observation], tolerance: float) -> dict[int, Verdict]:
+def judge_groups(traced: Traced, rows: Mapping[int, Observation], tolerance: float) -> dict[int, Verdict]:
     """Verdicts on the observed groups of units, by index of the group."""
     rounding = rounding_of(traced)
-    return {index: judge(traced.groups[index], observation, tolerance, rounding) for index, observation in seen.items()}
+    return {index: judge(traced.groups[index], observation, tolerance, rounding) for index, observation in rows.items()}
 
 
 def rounding_of(traced: Traced) -> float:
@@ -168,17 +168,17 @@ def rounding_of(traced: Traced) -> float:
     return max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
 
 
-def decide(traced: Traced, seen: Mapping[int, Observation], verdicts: Mapping[int, Verdict]) -> tuple[list[Cut], dict[int, str]]:
+def decide(traced: Traced, rows: Mapping[int, Observation], verdicts: Mapping[int, Verdict]) -> tuple[list[Cut], dict[int, str]]:
     """Cuts that leave a working model, and reasons against the others by index of their group."""
     indices = list(verdicts)
-    cuts = [Cut.of(traced.groups[index], verdicts[index].remove, seen[index]) for index in indices]
+    cuts = [Cut.of(traced.groups[index], verdicts[index].remove, rows[index]) for index in indices]
     good, reasons = select_workable(traced.model, traced.source, traced.recording, cuts, traced.sample)
     return good, {indices[at]: reason for at, reason in reasons.items()}
 
 
 def describe(
     traced: Traced,
-    seen: Mapping[int, Observation],
+    rows: Mapping[int, Observation],
     verdicts: Mapping[int, Verdict],
     tolerance: float | None,
     *,
@@ -189,7 +189,7 @@ def describe(
     """Remove units and report the effect. Raises :class:`InputError` for labels that do not fit."""
     labels = traced.inputs.labels if labels is None else labels
     answers = None if labels is None else check_labels(labels, traced.recording.shapes, traced.inputs.count)
-    cuts, failed = decide(traced, seen, verdicts)
+    cuts, failed = decide(traced, rows, verdicts)
     smaller = remove_cuts(traced.source, cuts)
     effect = measure_effect(traced.model, smaller, traced.inputs, traced.batch_size, answers)
     units = {layer.name: group.size for group in traced.groups if not group.reason for layer in group.makers}
@@ -223,7 +223,7 @@ def describe(
         latency_before=seconds[0],
         latency_after=seconds[1],
         latency_points=timed.count,
-        _source=(traced, seen, answers),
+        _source=(traced, rows, answers),
     )
     return traced.restore_modes(remove_cuts(traced.source, cuts)), report  # not of the copy that was run
 

@@ -67,8 +67,8 @@ def claim_findings(claims: Sequence[Claim], seeds: int) -> list[Finding]:
 
 def run_findings(runs: pd.DataFrame, varied: Mapping[str, Sequence[str]]) -> list[Finding]:
     """Runs and their accuracy; ``varied`` is the result of :func:`kagscope.studies.setting_tables.tied_axes`."""
-    each = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
-    accuracy, names = float(runs["accuracy"].mean()), ", ".join(each) or "nothing"
+    axes = [f"{name} (and with it {', '.join(others)})" if others else name for name, others in varied.items()]
+    accuracy, names = float(runs["accuracy"].mean()), ", ".join(axes) or "nothing"
     words = names.replace("_", " ")
     text = f"{len(runs)} runs; varied: {words}. Mean test {accuracy_name(runs['data'])} {accuracy:z.3f}."
     return [Finding(text, code="runs", runs=len(runs), varied=names, accuracy=accuracy)]
@@ -197,9 +197,9 @@ def left_out_findings(left_out: Mapping[str, str], runs: int) -> list[Finding]:
         findings.append(Finding(text, code="runs_unfinished", runs=missing, of=of))
     for run, reason in others[:NAMED]:
         findings.append(Finding(f"Run {run} was left out: {reason}.", code="run_left_out", run=run, why=reason))
-    if more := len(others[NAMED:]):
-        text = f"{more} more runs were left out, failed or damaged: `kagscope study status` lists all."
-        findings.append(Finding(text, code="runs_left_out", runs=more))
+    if remaining := len(others[NAMED:]):
+        text = f"{remaining} more runs were left out, failed or damaged: `kagscope study status` lists all."
+        findings.append(Finding(text, code="runs_left_out", runs=remaining))
     return findings
 
 

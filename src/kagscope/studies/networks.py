@@ -65,13 +65,13 @@ class Measuring:
         self.inputs, self.labels = inputs_of(dataset), dataset.test_labels
         self._initial: dict[tuple[RunConfig, str], State] = {}
 
-    def tables(self, run: RunConfig, net: TrainedNetwork, what: Measurements, names: Collection[str]) -> dict[str, Any]:
-        """Rows of the results for the named specs of ``what``, and distributions for :data:`MAIN`.
+    def tables(self, run: RunConfig, net: TrainedNetwork, measurements: Measurements, names: Collection[str]) -> dict[str, Any]:
+        """Rows of the results for the named specs of ``measurements``, and distributions for :data:`MAIN`.
 
         Returns:
             Pairs by name: rows (:data:`RESULT_COLUMNS`), distributions (:data:`CURVE_COLUMNS`) or None.
         """
-        return {name: self._measure(run, net, name, what.specs[name]) for name in names}
+        return {name: self._measure(run, net, name, measurements.specs[name]) for name in names}
 
     def _measure(
         self, run: RunConfig, net: TrainedNetwork, name: str, spec: MeasureSpec
@@ -95,8 +95,8 @@ class Measuring:
             return pd.DataFrame()
         of_output = spec.layer_map == "output"  # rows are outputs of the net, not units of the layer
         if of_output or any(s.row_norms is None or s.drawn for s in state.measured.values()):  # or rows are missing
-            whole = spec.with_(scores=["constant_units"], k=1, max_rows=None, layer_map="input" if of_output else spec.layer_map)
-            state, initial = self._observe(run, net, net.steps[-1], whole), self._at_initialisation(run, net, whole)
+            full = spec.with_(scores=["constant_units"], k=1, max_rows=None, layer_map="input" if of_output else spec.layer_map)
+            state, initial = self._observe(run, net, net.steps[-1], full), self._at_initialisation(run, net, full)
         norms = {layer: s.row_norms for layer, s in state.measured.items() if s.row_norms is not None}
         model = network(run, net.final)
         chosen = self.inputs[choose_points(len(self.inputs), len(next(iter(norms.values()))))]
@@ -124,17 +124,17 @@ def _concatenate(tables: Sequence[pd.DataFrame], names: dict[str, Any], columns:
     return pd.concat(tables, ignore_index=True).assign(**names).astype(columns)[list(columns)]
 
 
-def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, asked: RobustnessSettings) -> dict[str, float]:
+def robustness(run: RunConfig, net: TrainedNetwork, dataset: Dataset, wanted: RobustnessSettings) -> dict[str, float]:
     """Calibration error and adversarial accuracies of the trained net, by name: "pgd_linf_0.1", "calibration_error", …"""
     model, inputs = network(run, net.final), inputs_of(dataset)
     with torch.no_grad():
         probabilities = torch.softmax(model(inputs).double(), dim=1).numpy()
     scores = {"calibration_error": expected_calibration_error(probabilities, dataset.test_labels)}
-    chosen = choose_points(len(inputs), asked.points)
+    chosen = choose_points(len(inputs), wanted.points)
     inputs, labels = inputs[chosen], torch.from_numpy(dataset.test_labels[chosen])
-    for norm, radii in (("linf", asked.linf), ("l2", asked.l2)):
+    for norm, radii in (("linf", wanted.linf), ("l2", wanted.l2)):
         for eps in radii:
             for method in METHODS:
-                options = {"norm": norm, "method": method, "steps": asked.steps, "restarts": asked.restarts, "seed": run.seed}
+                options = {"norm": norm, "method": method, "steps": wanted.steps, "restarts": wanted.restarts, "seed": run.seed}
                 scores[f"{method}_{norm}_{eps:g}"] = adversarial_accuracy(model, inputs, labels, eps, **options)  # type: ignore[arg-type]
     return scores

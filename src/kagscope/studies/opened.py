@@ -56,7 +56,7 @@ class Study:
             raise no_runs_error(store, self.left_out)
         self.folder: Path = store.folder
         self.runs: list[str] = list(finished)
-        self._store, self._whole = store, finished
+        self._store, self._finished = store, finished
 
     def __repr__(self) -> str:
         record = self._store.study
@@ -67,12 +67,12 @@ class Study:
     @cached_property
     def table(self) -> pd.DataFrame:
         """Every number of every run: columns of :mod:`kagscope.tables.schema`."""
-        return read_without_writing(self._store, self._whole, RESULTS)
+        return read_without_writing(self._store, self._finished, RESULTS)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
         """Zipf curves and histograms of every run."""
-        return read_without_writing(self._store, self._whole, CURVES)
+        return read_without_writing(self._store, self._finished, CURVES)
 
     def config(self, run: str) -> RunConfig:
         """Configuration of a run. Raises :class:`InputError` for an unknown run, with close names."""
@@ -146,7 +146,7 @@ class Study:
         return {run: RunConfig(**json.loads((self._store.run_folder(run) / CONFIG).read_text())) for run in self.runs}
 
     def _check(self, run: str) -> None:
-        if run in self._whole:
+        if run in self._finished:
             return
         if run in self.left_out:
             raise InputError(f"run {run} cannot be used: {self.left_out[run]}")

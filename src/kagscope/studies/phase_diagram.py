@@ -148,12 +148,12 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
         if len(onset):
             steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
             epoch = f"epoch {epochs.median():.2g}"
-            which = (
+            where = (
                 f"in the median setting ({steps.min():g} to {steps.max():g}; {epoch})" if steps.nunique() > 1 else f"({epoch})"
             )
             text = (
                 f"{'In layer ' + layer + ', where' if len(layers) > 1 else 'Where'} it occurs, it is there for good from step "
-                f"{steps.median():g} on {which}, when the test {accuracy} is {at.median():z.2f}; at the end it is "
+                f"{steps.median():g} on {where}, when the test {accuracy} is {at.median():z.2f}; at the end it is "
                 f"{onset['accuracy'].median():z.2f}."
             )
             numbers = {"step": float(steps.median()), "earliest": float(steps.min()), "latest": float(steps.max())}

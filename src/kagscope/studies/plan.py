@@ -81,7 +81,7 @@ def task_memory(job: Job, images: int) -> float:
     """Approximate bytes of a worker that trains as many seeds of a run as go together on ``images`` training images."""
     run = job.run
     nets = 4.0 * SEEDS_TOGETHER * _parameters(run, 10) * (STATES + len(run.steps))
-    entries = max((sum(map(math.prod, _shapes(run, spec))) for spec in job.what.specs.values()), default=0)
+    entries = max((sum(map(math.prod, _shapes(run, spec))) for spec in job.measurements.specs.values()), default=0)
     return WORKER_BYTES + IMAGE_COPIES * 4.0 * images * run.n_inputs + nets + 8.0 * JACOBIANS * entries
 
 
@@ -146,7 +146,7 @@ def _donor_seconds(group: Sequence[RunConfig], images: dict[str, int], classes: 
 
 def _attack_seconds(job: Job, classes: int, rate: float) -> float:
     """Seconds of attacks on a trained net."""
-    run, settings = job.run, job.what.robustness
+    run, settings = job.run, job.measurements.robustness
     if settings is None:
         return 0.0
     steps = (len(settings.linf) + len(settings.l2)) * (1 + settings.steps * settings.restarts)
@@ -183,7 +183,7 @@ def _shapes(run: RunConfig, spec: MeasureSpec) -> list[tuple[int, int, int]]:
 
 def _table_bytes(job: Job) -> float:
     rows = 0
-    for name, spec in job.what.specs.items():
+    for name, spec in job.measurements.specs.items():
         per_point = len(job.run.widths) * len(spec.k) * len(spec.selections) * min(8, len(spec.score_records))
         rows += per_point * _points(spec) * len(steps_of(name, job.run.steps)) if name != OUTPUT else 0
     return BYTES_PER_ROW * rows + BYTES_PER_RUN

@@ -31,9 +31,9 @@ def usable_memory() -> int | None:
         line = next(line for line in MEMINFO.read_text().splitlines() if line.startswith("MemAvailable:"))
         limits.append(int(line.split()[1]) * 1024)
     for folder in _groups("memory"):
-        for most, now in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        for limit, now in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
             with contextlib.suppress(OSError, ValueError):  # "max": no limit
-                limits.append(max(0, int((folder / most).read_text()) - int((folder / now).read_text())))
+                limits.append(max(0, int((folder / limit).read_text()) - int((folder / now).read_text())))
     return min(limits, default=None)
 
 

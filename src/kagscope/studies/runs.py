@@ -42,12 +42,12 @@ class Job(NamedTuple):
     """A run and everything that is measured of it."""
 
     run: RunConfig
-    what: Measurements
+    measurements: Measurements
 
     @property
     def files(self) -> tuple[str, ...]:
         """Files of the run's folder with its measurements."""
-        return self.what.files
+        return self.measurements.files
 
 
 @dataclass(frozen=True)
@@ -193,13 +193,13 @@ class _Worker:
         self, job: Job, net: TrainedNetwork, present: Collection[str], store: Callable[..., None], facts: dict[str, Any]
     ) -> None:
         """Measure what is not ``present``, and store it with ``facts`` of the run."""
-        run, what = job
+        run, measured = job
         self.report({"kind": "measure", "run": run.run_id})
         began = time.perf_counter()
-        missing = [name for name, spec in what.specs.items() if not _files(name, spec.id) <= set(present)]
-        attacks = what.robustness if what.robustness and robustness_file(what.robustness.id) not in present else None
+        missing = [name for name, spec in measured.specs.items() if not _files(name, spec.id) <= set(present)]
+        attacks = measured.robustness if measured.robustness and robustness_file(measured.robustness.id) not in present else None
         try:
-            tables = self.measuring.tables(run, net, what, missing)
+            tables = self.measuring.tables(run, net, measured, missing)
             attacked = robustness(run, net, self.dataset, attacks) if attacks else {}
         except InputError as error:
             self._record_failure(run, error)
@@ -212,7 +212,7 @@ class _Worker:
                 weights = {f"{step}/{key}": value for step, state in net.checkpoints.items() for key, value in state.items()}
                 save_weights(folder / WEIGHTS, weights)
             for name, (rows, curves) in tables.items():
-                spec_id = what.specs[name].id
+                spec_id = measured.specs[name].id
                 _write(rows, folder / table_file(spec_id))
                 if curves is not None:
                     _write(curves, folder / curves_file(spec_id))

@@ -66,7 +66,7 @@ class PlannedStudy:
 
     def record(self, command: str) -> dict[str, Any]:
         """Content of ``study.json``; ``command`` runs the study again."""
-        kinds = {job.files: job.what.record for job in self.jobs}
+        kinds = {job.files: job.measurements.record for job in self.jobs}
         places = {files: index for index, files in enumerate(kinds)}
         runs = {job.run.run_id: places[job.files] for job in self.jobs}
         settings = json.loads(self.file.model_dump_json())
@@ -241,11 +241,11 @@ def _limit_workers(executor: LocalExecutor, todo: Sequence[Job], images: dict[st
     free = usable_memory()
     if not todo or free is None:
         return executor
-    each = max(task_memory(job, images.get(job.run.data, 0)) for job in todo)
-    fit = max(1, int(free / each))
+    size = max(task_memory(job, images.get(job.run.data, 0)) for job in todo)
+    fit = max(1, int(free / size))
     if fit >= executor.workers:
         return executor
-    text = f"{fit} at a time instead of {executor.workers}: a worker takes about {each / 2**30:.1f} GiB, and {free / 2**30:.1f}"
+    text = f"{fit} at a time instead of {executor.workers}: a worker takes about {size / 2**30:.1f} GiB, and {free / 2**30:.1f}"
     on_event({"kind": "note", "text": f"{text} GiB of memory are free (--workers overrides this)"})
     return replace(executor, workers=fit)
 

@@ -168,10 +168,8 @@ class TrainingSettings:
 
     def network(self, image_shape: Sequence[int], n_classes: int, seed: int) -> nn.Module:
         """A freshly drawn network (before any other initial first layer is set); it takes flattened images."""
-        given = (self.hidden, n_classes, self.activation, self.init, self.init_scale)
-        return (
-            vit(image_shape, *given, seed=seed) if self.architecture == "vit" else mlp(math.prod(image_shape), *given, seed=seed)
-        )
+        args = (self.hidden, n_classes, self.activation, self.init, self.init_scale)
+        return vit(image_shape, *args, seed=seed) if self.architecture == "vit" else mlp(math.prod(image_shape), *args, seed=seed)
 
     def steps_per_epoch(self, n_images: int) -> int:
         """Optimiser steps in one pass over ``n_images``."""

@@ -128,14 +128,14 @@ def larger_networks(evidence: Evidence) -> Claim:
 def _compare(
     evidence: Evidence,
     layer: str,
-    which: Indices,
+    trained: Indices,
     widths: tuple[int, int],
     notes: Notes,
     decides: bool = True,
 ) -> Part | None:
     """Compare PR ratios of wider and narrower nets of the same seed and settings."""
     narrow, wide = evidence.pairs("width", *widths)
-    inside = np.isin(narrow, which) & np.isin(wide, which)
+    inside = np.isin(narrow, trained) & np.isin(wide, trained)
     narrow, wide = narrow[inside], wide[inside]
     grid = evidence.nets.grid(Key(layer, 2, "all", "pr"), RATIO)
     notes.undefined += sum(int((grid.recorded[nets] & ~np.isfinite(grid.values[nets])).sum()) for nets in (wide, narrow))
@@ -144,8 +144,8 @@ def _compare(
     both = evidence.average(values, narrow, notes, f"pr of two widths, layer {layer}", but="width")
     name, facts = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
     name = name if decides else "PR ratio of the wider over the narrower"
-    ratios, whole = Sample(both.values[:1], both.seeds), both.values[1]
-    return compare(evidence, name, layer, ratios, ABOVE_ONE, whole=whole, decides=decides, about=facts)
+    ratios, reference = Sample(both.values[:1], both.seeds), both.values[1]
+    return compare(evidence, name, layer, ratios, ABOVE_ONE, whole=reference, decides=decides, about=facts)
 
 
 def locally_constant_units(evidence: Evidence) -> Claim:

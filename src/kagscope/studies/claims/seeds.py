@@ -44,17 +44,17 @@ class Checkpoint(NamedTuple):
 class Notes:
     """Distinct remarks on a claim."""
 
-    said: dict[str, None] = field(default_factory=dict)
+    texts: dict[str, None] = field(default_factory=dict)
     undefined: int = 0
 
     def add(self, *texts: str) -> None:
         """Add sentences."""
-        self.said.update(dict.fromkeys(text for text in texts if text))
+        self.texts.update(dict.fromkeys(text for text in texts if text))
 
     def text(self) -> str:
         """All remarks in one line."""
         counted = [f"{self.undefined} undefined values left out"] if self.undefined else []
-        return "; ".join([*self.said, *counted])
+        return "; ".join([*self.texts, *counted])
 
 
 @dataclass(frozen=True)
@@ -144,20 +144,20 @@ class Evidence:
         """Widths of the given nets, ascending."""
         return sorted({int(width) for width in self.nets.runs["width"].to_numpy()[nets]})
 
-    def sample(self, keys: list[Key], measure: str, which: Indices, notes: Notes) -> Sample:
+    def sample(self, keys: list[Key], measure: str, nets: Indices, notes: Notes) -> Sample:
         """Quantities of the same nets, at the data points where all are defined, averaged over each seed."""
         grids = [self.nets.grid(key, measure) for key in keys]
-        values = stack_at_common_points([Grid(g.points, g.values[which], g.recorded[which]) for g in grids], notes)
-        return self.average(values, which, notes, f"{keys[0].score}, layer {keys[0].layer}")
+        values = stack_at_common_points([Grid(g.points, g.values[nets], g.recorded[nets]) for g in grids], notes)
+        return self.average(values, nets, notes, f"{keys[0].score}, layer {keys[0].layer}")
 
-    def average(self, values: Array, which: Indices, notes: Notes, what: str, but: str = "") -> Sample:
+    def average(self, values: Array, which: Indices, notes: Notes, quantity: str, but: str = "") -> Sample:
         """Means over the nets of each seed, with equal weight for every setting.
 
         Args:
             values: (quantities, nets, points), NaN where undefined.
             which: (nets,) indices of the nets.
             notes: notes to which omissions are added.
-            what: name of the quantity, for the notes.
+            quantity: its name, for the notes.
             but: an axis that is not part of a setting here, as the quantities compare along it.
         """
         setting = self.nets.codes([axis for axis in self.nets.axes if not but or axis not in (but, f"{but}s")])[which]
@@ -169,9 +169,9 @@ class Evidence:
         kept = 2 * present.sum(axis=1) >= max(int(seeds_present.sum()), 1)
         complete = present[kept].all(axis=0) & seeds_present if kept.any() else np.zeros(self.seeds.size, dtype=bool)
         if dropped := int((present.any(axis=1) & ~kept).sum()):
-            notes.add(f"{what}: {dropped} settings left out, which fewer than half of the seeds have")
+            notes.add(f"{quantity}: {dropped} settings left out, which fewer than half of the seeds have")
         if dropped := int((seeds_present & ~complete).sum()):
-            notes.add(f"{what}: {dropped} of {int(seeds_present.sum())} seeds left out, which lack a setting")
+            notes.add(f"{quantity}: {dropped} of {int(seeds_present.sum())} seeds left out, which lack a setting")
         used = defined & complete[seed] & kept[setting]
         target = (np.cumsum(complete) - 1)[seed[used]], (np.cumsum(kept) - 1)[setting[used]]
         sums, counts = np.zeros((2, int(complete.sum()), int(kept.sum()), values.shape[0], values.shape[2]))

@@ -69,5 +69,5 @@ def mean_tau(scores: Array, pairs: Array, levels: int) -> tuple[Array, Array, Ar
     reach = np.sqrt(c * np.maximum(1 + c - tau**2, 0.0))
     low, high = (tau - reach) / (1 + c), (tau + reach) / (1 + c)
     spread = np.sqrt(np.nansum((taus - tau[:, None]) ** 2, axis=1) / np.maximum(n - 1, 1))
-    left, right = t_interval(Estimate(tau, spread / np.sqrt(n_or_1), n - 1))
-    return tau, np.clip(np.fmin(low, left), -1, 1), np.clip(np.fmax(high, right), -1, 1)
+    t_low, t_high = t_interval(Estimate(tau, spread / np.sqrt(n_or_1), n - 1))
+    return tau, np.clip(np.fmin(low, t_low), -1, 1), np.clip(np.fmax(high, t_high), -1, 1)

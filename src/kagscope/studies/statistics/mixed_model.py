@@ -107,8 +107,8 @@ def _fit_reml(y: Array, X: Array, group: Groups, test: str) -> Fit | str:
     while (step := grid[1] - grid[0]) > 1e-4:
         grid = np.linspace(grid[best] - step, grid[best] + step, 33)
         best = int(np.clip(np.argmin(costs(grid)), 1, len(grid) - 2))
-    low, least, high = costs(grid[best - 1 : best + 2])
-    bend = low - 2 * least + high  # of a parabola, as the minimum of the costs themselves is lost in rounding
+    low, middle, high = costs(grid[best - 1 : best + 2])
+    bend = low - 2 * middle + high  # of a parabola, as the minimum of the costs themselves is lost in rounding
     ratio = float(np.exp(grid[best] + np.clip((low - high) / (2 * bend) if 0 < bend < np.inf else 0.0, -1, 1) * step))
     if not ratio > BOUNDARY:
         return SINGULAR
