@@ -20,9 +20,9 @@ from kagscope.studies import resources
 from kagscope.studies.collect import Outcome
 from kagscope.studies.execute import kernels
 from kagscope.studies.execute.base import Event, Executor
-from kagscope.studies.execute.beside import SecondProcess, second_process
 from kagscope.studies.execute.choose import choose_executor
 from kagscope.studies.execute.local import LocalExecutor, WorkersDie
+from kagscope.studies.execute.second_process import SecondProcess, second_process
 from kagscope.studies.file import configs
 from kagscope.studies.runs import SEEDS_TOGETHER, Job, group_by_setting, tasks_for
 from kagscope.studies.study import run_study

@@ -23,7 +23,7 @@ from figure_tables import make_comparisons, make_model_tables, make_pruning, mak
 from kagscope.base.errors import InputError
 from kagscope.figures import distributions
 from kagscope.figures.colours import SEQUENTIAL, diverging, palettes, ratio_norm, to_lab
-from kagscope.figures.looks import LINES, Settings, line_looks
+from kagscope.figures.line_styles import LINES, Settings, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.style import DOUBLE_COLUMN, OKABE_ITO, show_range
 from kagscope.studies.study_figures import _drop_shuffled

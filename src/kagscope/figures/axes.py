@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 from kagscope.base.errors import InputError, NothingToPlot
 from kagscope.figures.core import draw_means, measure_label, tidy
 from kagscope.figures.labels import axis_label, is_fraction, layer_label
-from kagscope.figures.looks import line_looks
+from kagscope.figures.line_styles import line_looks
 from kagscope.figures.panels import Panel, draw_grid, wrap
 from kagscope.figures.study import first_layer
 from kagscope.figures.style import DOUBLE_COLUMN, MANY, figure_legend, legend_above, new_axes, reference_line, style

@@ -9,7 +9,7 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import tidy
 from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
 from kagscope.figures.labels import axis_label, layer_label, score_label
-from kagscope.figures.looks import line_colours
+from kagscope.figures.line_styles import line_colours
 from kagscope.figures.style import reference_line, style
 from kagscope.tables.means import corrected_p, layers_of, require_columns
 from kagscope.tables.schema import ALPHA

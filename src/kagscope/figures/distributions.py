@@ -15,7 +15,7 @@ from matplotlib.ticker import NullLocator
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.labels import layer_label
-from kagscope.figures.looks import LINES, Settings, legend_line
+from kagscope.figures.line_styles import LINES, Settings, legend_line
 from kagscope.figures.panels import Panel, draw_grid, study_panels
 from kagscope.figures.study import study_means
 from kagscope.figures.style import (

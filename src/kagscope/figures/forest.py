@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import name_ticks, tidy
 from kagscope.figures.labels import outcome_label, short_label
-from kagscope.figures.looks import line_looks
+from kagscope.figures.line_styles import line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
 from kagscope.tables.means import layers_of, require_columns, select
 from kagscope.tables.schema import ALPHA

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import average, cut_to_fraction, draw_means, measure_label, tidy
 from kagscope.figures.labels import is_fraction, score_label
-from kagscope.figures.looks import layer_looks
+from kagscope.figures.line_styles import layer_looks
 from kagscope.figures.style import (
     BLUE,
     GREY,

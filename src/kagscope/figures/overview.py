@@ -15,7 +15,7 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import tidy
 from kagscope.figures.forest import draw_rows, ratio_axis, row_axes
 from kagscope.figures.labels import layer_label, score_label
-from kagscope.figures.looks import Settings, legend_line
+from kagscope.figures.line_styles import Settings, legend_line
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING, first_layer, study_means
 from kagscope.figures.style import DOUBLE_COLUMN, GREY, SINGLE_COLUMN, legend_above, reference_line, style

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from kagscope.figures.labels import layer_label
-from kagscope.figures.looks import Settings
+from kagscope.figures.line_styles import Settings
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, draw_each, figure_legend, new_figure, style
 from kagscope.tables.means import layers_with
 

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from kagscope.figures.axes import choose
 from kagscope.figures.colours import SEQUENTIAL, ratio_colours, ratio_norm, to_lab
 from kagscope.figures.labels import axis_label, layer_label, score_label
-from kagscope.figures.looks import value_label
+from kagscope.figures.line_styles import value_label
 from kagscope.figures.panels import Panel, draw_grid, wrap
 from kagscope.figures.study import first_layer
 from kagscope.figures.style import DOUBLE_COLUMN, new_axes, style

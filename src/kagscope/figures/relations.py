@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.forest import PITCH, plot_correlations
 from kagscope.figures.labels import axis_label, outcome_label, short_label
-from kagscope.figures.looks import line_looks, value_label
+from kagscope.figures.line_styles import line_looks, value_label
 from kagscope.figures.study import net_means
 from kagscope.figures.style import DOUBLE_COLUMN, draw_each, figure_legend, legend_columns, new_axes, new_figure, style, width_of
 from kagscope.tables.means import last_step, layers_of, require_columns, select

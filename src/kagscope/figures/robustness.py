@@ -16,7 +16,7 @@ from kagscope.base.errors import NothingToPlot
 from kagscope.figures.axes import group_name
 from kagscope.figures.core import average, draw_means, tidy
 from kagscope.figures.labels import NORM_LABELS
-from kagscope.figures.looks import Settings, legend_line, line_looks
+from kagscope.figures.line_styles import Settings, legend_line, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, legend_columns, new_axes, style

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import draw_means, measure_label, tidy
 from kagscope.figures.labels import layer_label
-from kagscope.figures.looks import Settings, layer_looks
+from kagscope.figures.line_styles import Settings, layer_looks
 from kagscope.figures.panels import Panel, draw_grid, study_panels
 from kagscope.figures.study import SETTING, first_layer, study_means
 from kagscope.figures.style import (

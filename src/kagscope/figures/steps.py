@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import draw_by_step, measure_label, tidy
 from kagscope.figures.labels import axis_label, layer_label
-from kagscope.figures.looks import Settings, layer_looks, legend_line, line_looks, value_label
+from kagscope.figures.line_styles import Settings, layer_looks, legend_line, line_looks, value_label
 from kagscope.figures.panels import Panel, draw_grid, study_panels, wrap
 from kagscope.figures.study import SETTING, first_layer, net_means, study_means
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, new_axes, style, width_for

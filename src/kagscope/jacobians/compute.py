@@ -16,8 +16,8 @@ from kagscope.jacobians import autodiff, check, structure
 from kagscope.jacobians.forms import DenseJacobian, FactoredJacobian
 from kagscope.jacobians.frame import Frame
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.looks import short
 from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.model_checks import short
 from kagscope.jacobians.runner import Unmeasurable
 from kagscope.minors.row_draws import RowDraws
 

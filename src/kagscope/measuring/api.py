@@ -18,7 +18,7 @@ from kagscope.base.progress import Say, Tell, partial_progress, report_progress
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import own_state, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.looks import check_model
+from kagscope.jacobians.model_checks import check_model
 from kagscope.jacobians.surroundings import preserve_global_state
 from kagscope.loading.checkpoints import find_checkpoints
 from kagscope.loading.fitting import match_names

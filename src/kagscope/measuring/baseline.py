@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.jacobians.forward import plain_name, unwrap
-from kagscope.jacobians.looks import short
+from kagscope.jacobians.model_checks import short
 from kagscope.jacobians.surroundings import gpus, preserve_global_state, seed_generators
 from kagscope.loading.fitting import load, match_names, unusable_kind
 from kagscope.loading.weights import load_state

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import InputError
 from kagscope.base.messages import listing
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.looks import LOOK_AT, model_errors, short
+from kagscope.jacobians.model_checks import LOOK_AT, model_errors, short
 from kagscope.jacobians.runner import Runner
 from kagscope.measuring.spec import MeasureSpec
 

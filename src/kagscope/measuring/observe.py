@@ -19,8 +19,8 @@ from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import positional_parameters, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import ACTIVATIONS, ELEMENTWISE, Call, find_calls, find_layers
-from kagscope.jacobians.looks import LOOK_AT, check_devices, check_model, model_errors, verify
 from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.model_checks import LOOK_AT, check_devices, check_model, model_errors, verify
 from kagscope.jacobians.runner import Runner, Unmeasurable
 from kagscope.jacobians.untouched import untouched
 from kagscope.measuring.checks import as_labels, choose_runner, input_warnings

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.jacobians.looks import check_model
+from kagscope.jacobians.model_checks import check_model
 from kagscope.jacobians.untouched import preserve_model
 from kagscope.pruning.constant import DifferentSteps, Observation, observe, retract_removals
 from kagscope.pruning.pruning import Pruning, check_tolerance, describe, judge_groups

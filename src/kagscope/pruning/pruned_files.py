@@ -14,7 +14,7 @@ from torch import nn
 from kagscope.base.errors import OutputError
 from kagscope.base.files import atomic_path, atomic_write, make_folder
 from kagscope.jacobians.inputs import Inputs
-from kagscope.jacobians.looks import short
+from kagscope.jacobians.model_checks import short
 from kagscope.loading.weights import save_weights
 from kagscope.pruning.pruning import Pruning
 from kagscope.pruning.surgery import SIZES

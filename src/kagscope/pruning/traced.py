@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
-from kagscope.jacobians.looks import check_devices, short
+from kagscope.jacobians.model_checks import check_devices, short
 from kagscope.pruning.grouping import unit_groups
 from kagscope.pruning.recorder import Recording, forward, record
 from kagscope.pruning.units import UnitGroup

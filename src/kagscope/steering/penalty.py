@@ -19,8 +19,8 @@ from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import count_required, positional_parameters, unwrap
 from kagscope.jacobians.inputs import Inputs, from_batch
 from kagscope.jacobians.layers import Call, Layers, find_calls, find_layers
-from kagscope.jacobians.looks import LOOK_AT, check_model, model_errors, short, verify
 from kagscope.jacobians.maps import LayerMap
+from kagscope.jacobians.model_checks import LOOK_AT, check_model, model_errors, short, verify
 from kagscope.jacobians.runner import NoHooks, Runner, Stop, Unmeasurable, intercept
 from kagscope.jacobians.untouched import untouched
 from kagscope.scores import functional, torch_sums

@@ -17,7 +17,7 @@ from kagscope.figures.study import net_means
 from kagscope.report.numbers import number, number_cell, text_cell
 from kagscope.studies.collect import Outcome, StudyResults, StudyTables, with_labels
 from kagscope.studies.execute.base import Report
-from kagscope.studies.execute.beside import SecondProcess, SharedTask
+from kagscope.studies.execute.second_process import SecondProcess, SharedTask
 from kagscope.studies.nets import outcome_columns
 from kagscope.studies.page_data import page_data, settings_of_runs
 from kagscope.studies.record import main_specs

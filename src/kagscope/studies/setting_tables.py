@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.figures.labels import axis_label, setting_label
-from kagscope.figures.looks import value_label
+from kagscope.figures.line_styles import value_label
 from kagscope.studies.config import RunConfig
 from kagscope.studies.record import CONFIG, measured_files
 from kagscope.studies.statistics.student import Estimate, t_interval

@@ -17,9 +17,9 @@ from kagscope.data import Dataset, load
 from kagscope.studies.claims.parts import too_few
 from kagscope.studies.collect import Outcome, analyse, gather_tables
 from kagscope.studies.execute.base import Event, Executor, Failure, Report
-from kagscope.studies.execute.beside import second_process
 from kagscope.studies.execute.kernels import compile_kernels
 from kagscope.studies.execute.local import LocalExecutor
+from kagscope.studies.execute.second_process import second_process
 from kagscope.studies.file import StudyFile, configs
 from kagscope.studies.plan import task_memory
 from kagscope.studies.present import begin_figures, present

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from kagscope.minors import ORDERS, is_warm, warm_up
-from kagscope.studies.execute.beside import second_process
+from kagscope.studies.execute.second_process import second_process
 from kagscope.studies.resources import usable_cores
 
 
