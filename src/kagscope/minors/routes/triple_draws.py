@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
+MOST_LISTED = 1 << 17  # column triples that are listed to find those of selections
 WHOLE = 2_000  # row triples of a column triple up to which all are visited; beyond, rows are drawn as well
 ROW_DRAWS = 8  # row pairs drawn for each column triple then, each combined with every third row
 
@@ -132,6 +134,20 @@ class Volumes:
         self._running = running[0, :-1]
         self.whole = m * (m - 1) * (m - 2) // 6 <= WHOLE
         self.work_of_draw = m * (m - 1) * (m - 2) / 6 if self.whole else 3.0 * m * ROW_DRAWS
+
+    def count(self, most: int) -> IntArray | None:
+        """(cells, SLOTS) minors of every triple by slot; None where there are more than so many triples, or rows are drawn."""
+        n, cells = len(self.V), len(self.counts)
+        if not self.whole or self.counts.sum() > most or n * (n - 1) * (n - 2) // 6 > MOST_LISTED:
+            return None
+        every = np.array(list(combinations(range(n), 3)), dtype=np.int64)
+        a, b, c = every.T
+        cell_of = self.cells.table[self.cells.classes[a, b], self.cells.classes[a, c], self.cells.classes[b, c]].astype(np.int64)
+        inside = cell_of < cells
+        every, cell_of = every[inside], cell_of[inside]
+        sums, hist, u = np.zeros((len(every), 5)), np.zeros((cells, SLOTS)), np.zeros((len(every), 0, 2))
+        sum_rows(self.V, every, np.ones(len(every)), cell_of, u, True, TERMS, COEFFICIENTS, sums, hist)
+        return np.rint(hist).astype(np.int64)
 
     def draw(self, units: IntArray, seed: list[int], histogram: bool) -> Draws:
         """Draw ``units`` triples of each cell in each replicate, one from each of equal strata of the cumulative weights."""

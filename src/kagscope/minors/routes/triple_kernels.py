@@ -11,6 +11,7 @@ from kagscope.minors.det2 import KERNEL
 EIGHTHS = 8 / float(np.log(2.0))  # bins of log2 in a unit of the natural logarithm
 FRACTIONS, ONE = np.uint64((1 << 52) - 1), np.uint64(0x3FF << 52)  # bits of a float64: its fraction, and 1.0
 FLOOR = 1e-12  # least squared volume over squared lengths used in drawing, so that rounding hides no triple
+UNLIKE = 2.0**20  # times the smallest of three vectors: if the largest is longer, they are brought to one size
 ROUNDING = 2e-15  # minor over the product of the lengths of its rows that rounding alone produces
 
 
@@ -141,8 +142,8 @@ def draw_thirds(cosines, lengths, classes, table, first, second, cell, rest, sha
 
 
 @njit(**KERNEL, fastmath={"reassoc", "nnan", "nsz"})
-def _minors(rows, lengths, i, j, start, M, logs, slots, out):  # type: ignore[no-untyped-def]
-    """Sums S1, S2, S4, entropy and top of the |minors| of rows i, j and every row from ``start`` on, into ``out``.
+def _minors(rows, scale, lengths, i, j, start, M, logs, slots, out):  # type: ignore[no-untyped-def]
+    """Sums S1, S2, S4, entropy and top of ``scale`` times |minors| of rows i, j and every row from ``start`` on, into ``out``.
 
     ``M``, ``logs``, ``slots`` (m,) take the minors, their logarithms, and places in a histogram of kernels.
     """
@@ -154,7 +155,7 @@ def _minors(rows, lengths, i, j, start, M, logs, slots, out):  # type: ignore[no
     least = ROUNDING * lengths[i] * lengths[j]
     for h in range(start, x.size):
         t = abs(p * x[h] + q * y[h] + r * z[h])
-        M[h] = t if t > least * lengths[h] else 0.0
+        M[h] = scale * t if t > least * lengths[h] else 0.0
     for h in range(start, x.size):
         e, f = split(M[h])
         logs[h] = fma(e, LN2, f)
@@ -238,6 +239,26 @@ def _fourth_powers(rows, terms, coefficients, work):  # type: ignore[no-untyped-
 
 
 @njit(**KERNEL)
+def _even_out(rows):  # type: ignore[no-untyped-def]
+    """Bring three vectors of very unlike sizes to one, by powers of two; what minors are then to be multiplied by.
+
+    Left so, all minors would look like rounding beside the largest vector's entries.
+    """
+    sizes, scale = np.zeros(3), 1.0
+    for a in range(3):
+        for h in range(rows.shape[1]):
+            sizes[a] = max(sizes[a], abs(rows[a, h]))
+    if sizes.min() * UNLIKE >= sizes.max() or sizes.min() == 0:
+        return scale
+    for a in range(3):
+        factor = 2.0 ** np.floor(np.log2(sizes[a]))
+        scale *= factor
+        for h in range(rows.shape[1]):
+            rows[a, h] /= factor
+    return scale
+
+
+@njit(**KERNEL)
 def sum_rows(V, columns, weights, cells, u, whole, terms, coefficients, sums, hist):  # type: ignore[no-untyped-def]
     """Into ``sums`` (draws, 5) those of the minors of each drawn column triple: S1, S2, S4, entropy, top.
 
@@ -254,12 +275,13 @@ def sum_rows(V, columns, weights, cells, u, whole, terms, coefficients, sums, hi
             for h in range(m):
                 rows[a, h] = V[columns[d, a], h]
         x, y, z = rows[0], rows[1], rows[2]
+        scale = _even_out(rows)
         for h in range(m):
             lengths[h] = np.sqrt(x[h] * x[h] + y[h] * y[h] + z[h] * z[h])
         if whole:
             for i in range(m):
                 for j in range(i + 1, m):
-                    _minors(rows, lengths, i, j, j + 1, M, logs, slots, out)
+                    _minors(rows, scale, lengths, i, j, j + 1, M, logs, slots, out)
                     for row in range(4):
                         sums[d, row] += out[row]
                     sums[d, 4] = max(sums[d, 4], out[4])
@@ -276,7 +298,7 @@ def sum_rows(V, columns, weights, cells, u, whole, terms, coefficients, sums, hi
                 sizes[j] = np.sqrt(p * p + q * q + r * r)
             j, more = _pick(sizes, i, u[d, draw, 1])
             weight *= more / (6 * times)
-            _minors(rows, lengths, i, j, 0, M, logs, slots, out)
+            _minors(rows, scale, lengths, i, j, 0, M, logs, slots, out)
             for row in (0, 1, 3):
                 sums[d, row] += weight * out[row]
             sums[d, 4] = max(sums[d, 4], out[4])
@@ -284,4 +306,4 @@ def sum_rows(V, columns, weights, cells, u, whole, terms, coefficients, sums, hi
                 for h in range(m):
                     if h != i and h != j:
                         hist[cells[d], slots[h]] += weight * weights[d]
-        sums[d, 2] = _fourth_powers(rows, terms, coefficients, work)
+        sums[d, 2] = _fourth_powers(rows, terms, coefficients, work) * scale**4

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
+from kagscope.minors._numba import SLOTS
 from kagscope.minors.histograms import Bins, scale_to_total
 from kagscope.minors.moments import SUMS
 from kagscope.minors.rank import rank_below
@@ -25,7 +26,7 @@ from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.routes.triple_kernels import times_logarithm
 from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampled_bins
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, absolute_bins, sampled_bins, trim_histogram
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -40,6 +41,7 @@ CANCELS = 1e-5  # a sum of squared volumes below this share of its terms has too
 LOST = 1e-8  # below this, volumes are rounding: left to draws column by column
 MOST_BITS = 300  # between columns and between rows, in all: minors stay in the range
 LEAST = 2.0**-960  # sum of fourth powers of volumes: its dominant terms stay in the range
+VARIES = 1e-6  # of its size, by which a control variate has to vary
 S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that are control variates of each sum
 MOST_TIMES = 3.0  # largest factor by which draws grow at a time
@@ -93,6 +95,8 @@ class Triples:
             notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(parts)} matrices; see stderr")
         routes = dict.fromkeys(EVERY_MOMENT, self.name) | {"top": "largest minor met, a lower bound"}
         routes |= dict.fromkeys(exact, "Gram determinants of all column triples")
+        if all(sample.counted is not None for sample in samples):
+            routes["histogram"] = "every minor of all column triples"
         return RouteResult(
             task.inside.exponent,
             {name: np.array([e.sums[name] for e in known]) for name in _names(task)},
@@ -127,6 +131,7 @@ class _Sample:
     Attributes:
         parts: estimate for each task; None where minors cannot be distinguished from rounding.
         estimates: from all draws; None where every minor is zero.
+        counted: (cells, SLOTS) all minors by slot, if there are so few triples that each is visited; else None.
         steps: minors visited.
         s2_exact: whether sums of squares are exact.
     """
@@ -137,6 +142,7 @@ class _Sample:
         matrix = nonzero_rows(tasks[0].inside.normalised[index])
         self.parts: list[_SelectionEstimate | None] = [_ZERO] * len(tasks)
         self.estimates: _Estimates | None = None
+        self.counted: IntArray | None = None
         if rank_below(matrix, 3):
             return
         if tasks[0].inside.far or sum(_bits(matrix, axis) for axis in (0, 1)) > MOST_BITS:
@@ -157,6 +163,11 @@ class _Sample:
         nonempty = volumes.counts > 0
         enough = MOST_COUNTED / (volumes.work_of_draw * REPLICATES * max(nonempty.sum(), 1)) if histogram else UNITS
         units = np.where(nonempty, max(UNITS, min(COUNTED, int(enough))), 0)
+        if histogram:  # where there are fewer triples than draws, one that none meets may hold much of the small minors
+            self.counted = volumes.count(int(units.sum()) * REPLICATES)
+        if self.counted is not None:
+            histogram, units = False, np.where(nonempty, UNITS, 0)
+            self.steps += volumes.work_of_draw * volumes.counts.sum()
         self.s2_exact = bool((volumes.sums[:, 2] >= CANCELS * volumes.sums[:, 4]).all())
         drawn: Draws | None = None
         while units.any():
@@ -217,6 +228,9 @@ class _Estimates:
             values, known = drawn.sums[SUMS.index(name)] * drawn.inverse, np.zeros(cells)
             given = np.stack([powers[v] * drawn.inverse for v in controls])
             centred = [(v - (v @ means).mean(axis=0)[drawn.cells]) * scale for v in (values, *given)]
+            for control, centred_control in zip(given, centred[1:], strict=True):
+                if np.abs(centred_control).max() <= VARIES * np.abs(control * scale).max():
+                    centred_control[:] = 0.0  # what is left is rounding, by which the slope would be any
             slopes = np.linalg.lstsq(np.stack([v.ravel() for v in centred[1:]], axis=1), centred[0].ravel(), rcond=1e-9)[0]
             values, known = values - np.tensordot(slopes, given, axes=1), volumes.sums[:, controls] @ slopes
             self.replicates[name] = values @ means + known
@@ -269,13 +283,21 @@ def _error(name: str, replicates: dict[str, FloatArray], sums: dict[str, float])
 
 
 def _histogram(samples: list[_Sample], parts: list[_SelectionEstimate], task: Task) -> Bins:
-    """Estimated counts of the minors of nonzero rows and columns; the remaining ones are zero."""
-    drawn = [None if d.estimates is None else d.estimates.drawn for d in samples]
-    low = min((d.first for d in drawn if d), default=1)
-    high = max((d.first + d.hist.shape[2] - 1 for d in drawn if d), default=1)
-    full = np.zeros((len(parts), GROUPS, high - low))
-    for row, sample, d, part in zip(full, samples, drawn, parts, strict=True):
-        if sample.estimates is not None and d is not None and part.members.size:
-            counts = sample.estimates.histogram(part.members)[:, 1:]
-            row[:, d.first - low : d.first - low + counts.shape[1]] = counts
+    """Counts, or estimates of them: of the minors of nonzero rows and columns, and the rest zero."""
+    drawn: list[tuple[int, FloatArray]] = []  # first slot after that of zeros, and (GROUPS, slots) counts from it on
+    whole = []
+    for sample, part in zip(samples, parts, strict=True):
+        if sample.estimates is not None and part.members.size and sample.counted is None:
+            drawn.append((sample.estimates.drawn.first, sample.estimates.histogram(part.members)[:, 1:]))
+            continue
+        hist = np.zeros(SLOTS, np.int64) if sample.counted is None or not part.members.size else part.members @ sample.counted
+        whole.append(trim_histogram(hist))
+        drawn.append((1 + whole[-1].first, np.tile(whole[-1].counts.astype(np.float64), (GROUPS, 1))))
+    if len(whole) == len(samples):
+        return absolute_bins(whole, 3, task.minors, task.inside.exponent)
+    low = min(first for first, counts in drawn if counts.size)
+    full = np.zeros((len(parts), GROUPS, max(first + counts.shape[1] for first, counts in drawn) - low))
+    for row, (first, counts) in zip(full, drawn, strict=True):
+        if counts.size:
+            row[:, first - low : first - low + counts.shape[1]] = counts
     return sampled_bins(full, 3, task.minors, task.inside.exponent, low)
