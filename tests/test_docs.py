@@ -57,6 +57,7 @@ ONLY_PARSED = {  # beginning of the command: why it is not run here
     "kagscope reproduce --data mnist": "MNIST, ten minutes",
     "kagscope reproduce --out out/mnist --data": "MNIST, ten minutes",
     "kagscope reproduce --out out/mnist10k": "the whole main job, minutes",
+    "kagscope reproduce --out out/relu": "the main job again, minutes",
     "kagscope reproduce --data my-images": "the reader's own images, an hour",
     "kagscope report out/mine": "what that command would have made",
     "kagscope report out/study out/phase": "the second is what that command would have made",

@@ -195,12 +195,15 @@ def test_one_limit_of_threads_reaches_every_part() -> None:
 @pytest.mark.parametrize("failing", [0, 5, 19])
 def test_parts_come_in_order_from_any_thread_and_what_fails_is_raised(failing: int) -> None:
     seen: set[int] = set()
+    several = threading.Event()
 
     def work(part: int) -> int:
         seen.add(threading.get_ident())
-        time.sleep(1e-4)
+        if len(seen) > 1:
+            several.set()
         if part == failing:
             raise IndexError(part)
+        several.wait(60)  # or a thread takes all before another has begun
         return part
 
     with kag.limit_threads(3):
