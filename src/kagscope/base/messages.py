@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, Self
 
@@ -110,3 +112,14 @@ def differences(there: Any, here: Any, name: str = "") -> list[str]:
 def _short_json(value: Any) -> str:
     text = "not given" if value is None else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:59]}…"
+
+
+@contextmanager
+def only_errors(logger: logging.Logger) -> Iterator[None]:
+    """Let a library log nothing below errors; the exception that follows says the rest in one line."""
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

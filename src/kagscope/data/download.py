@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kagscope.base.errors import DataError, OutputError
+from kagscope.base.messages import only_errors
 from kagscope.data.dataset import Dataset
 from kagscope.data.folder import load_folder
 
@@ -54,7 +53,7 @@ def load_download(name: str, source: Source, cache_dir: Path | None, progress: b
     import pooch
 
     folder = source.cache_folder(name, cache_dir)
-    with _quiet(pooch.get_logger()):
+    with only_errors(pooch.get_logger()):
         for file, md5 in source.md5.items():
             _fetch(name, file, md5, source.mirrors, folder, progress)
     return source.read(folder, name)
@@ -120,13 +119,3 @@ class _Bar:
         """Leave the bar as it is."""
         if self._progress is not None:
             self._progress.stop()
-
-
-@contextmanager
-def _quiet(logger: logging.Logger) -> Iterator[None]:
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

@@ -6,7 +6,6 @@ import hashlib
 import importlib
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from kagscope.base.errors import InputError
-from kagscope.base.messages import close_names, listing
+from kagscope.base.messages import close_names, listing, only_errors
 from kagscope.loading.fitting import load_into
 from kagscope.loading.weights import load_state
 
@@ -58,20 +57,8 @@ def load_published(spec: str, arguments: Mapping[str, Any] | None = None) -> Pub
     except ImportError:
         raise InputError(f"{spec} needs {LIBRARIES[kind]}, which is not installed; pip install {LIBRARIES[kind]}") from None
     revision = None if options.get("revision") is None else str(options["revision"])
-    with _no_warnings():
+    with only_errors(logging.getLogger("huggingface_hub")):  # without a network it warns at each retry
         return _load_timm(library, spec, name, revision) if kind == "timm" else _load_transformers(library, spec, name, revision)
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Silence the hub library's warnings of each retry without a network: the error says it in one line."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _load_transformers(library: Any, spec: str, name: str, revision: str | None) -> PublishedModel:
