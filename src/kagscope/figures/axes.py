@@ -114,12 +114,12 @@ def figure_by_axis(summary: pd.DataFrame, x: str = "width", layer: str | None = 
     layer = layer if layer is not None else first_layer(summary)
     handles: list[list[Artist]] = [[]]
 
-    def draw(score: str, k: int, ax: Axes) -> None:
+    def draw(ax: Axes, score: str, k: int) -> None:
         plot_by_axis(summary, x=x, score=score, k=k, layer=layer, accuracy=accuracy, ax=ax, legend=False)
         handles.append(ax.get_legend_handles_labels()[0])
 
     measured = {"accuracy", *select(summary.astype({"layer": str}), layer=layer, selection="all")["score"].astype(str)}
-    rows = wrap([Panel(partial(draw, *score)) for score in SCORES if score[0] in measured], 3)
+    rows = wrap([Panel(partial(draw, score=score, k=k)) for score, k in SCORES if score in measured], 3)
     figure = draw_grid(rows, DOUBLE_COLUMN, 2.1 * len(rows), sharex=True)
     lines = max(handles, key=len)
     with style():

@@ -166,20 +166,12 @@ def plot_minor_histogram(
 
 def figure_zipf(curves: pd.DataFrame, results: pd.DataFrame | None = None) -> Figure:
     """:func:`plot_zipf` for the largest width: a row per layer, a column per k (or, if many, per training with k = 2)."""
-
-    def draw(layer: str, k: int, training: str | None, ax: Axes) -> Axes:
-        return plot_zipf(curves, results=results, layer=layer, k=k, training=training, ax=ax, legend=False)
-
-    return _grid(curves, "zipf", draw, [zero_rows_handle()])
+    return _grid(curves, "zipf", partial(plot_zipf, curves, results=results, legend=False), [zero_rows_handle()])
 
 
 def figure_minor_histogram(curves: pd.DataFrame) -> Figure:
     """:func:`plot_minor_histogram`, arranged as by :func:`figure_zipf`."""
-
-    def draw(layer: str, k: int, training: str | None, ax: Axes) -> Axes:
-        return plot_minor_histogram(curves, layer=layer, k=k, training=training, ax=ax, legend=False)
-
-    return _grid(curves, "histogram", draw)
+    return _grid(curves, "histogram", partial(plot_minor_histogram, curves, legend=False))
 
 
 def _select(
@@ -272,9 +264,8 @@ def _octave_ticks(ax: Axes, left: float, right: float, places: dict[str, float])
         ax.axvline(left - span / 40, color="#bdbdbd", linewidth=0.7, linestyle=(0, (2, 2)), zorder=0)
 
 
-def _grid(
-    curves: pd.DataFrame, curve: str, draw: Callable[[str, int, str | None, Axes], object], extra: Sequence[Line2D] = ()
-) -> Figure:
+def _grid(curves: pd.DataFrame, curve: str, draw: Callable[..., object], extra: Sequence[Line2D] = ()) -> Figure:
+    """Panels of ``draw(layer=…, k=…, training=…, ax=…)``."""
     means = curve_means(curves)
     table = select(means, curve=curve)
     if table.empty:
@@ -282,17 +273,14 @@ def _grid(
     width, settings, layers = widths_of(table)[-1], Settings.of(table), layers_of(table)
     if settings.is_crowded:
         reduced = table.drop_duplicates(["layer", "width", "training"]).assign(score=curve)
-
-        def draw_pairs(layer: str, training: str | None, ax: Axes) -> object:
-            return draw(layer, 2, training, ax)
-
         handles = line_handles(_lines(select(table, width=width, layer=layers[0]), settings.trainings[0]))
-        return study_panels(reduced, draw_pairs, score=curve, handles=[*handles, *extra, _note(f"(width {width}, k = 2)")])
+        legend = [*handles, *extra, _note(f"(width {width}, k = 2)")]
+        return study_panels(reduced, partial(draw, k=2), score=curve, handles=legend)
     orders = sorted(int(k) for k in table["k"].unique())[:4]
     rows = []
     for layer in layers:
-        titles = {k: layer_label(layer, k) for k in orders}
-        rows.append([Panel(partial(draw, layer, k, None), titles[k], None if k == orders[0] else "") for k in orders])
+        named = [(k, layer_label(layer, k), None if k == orders[0] else "") for k in orders]
+        rows.append([Panel(partial(draw, layer=layer, k=k), title, label) for k, title, label in named])
     wide = SINGLE_COLUMN if len(orders) == 1 else min(DOUBLE_COLUMN, 2.5 * len(orders))
     handles = [*line_handles(_lines(select(table, width=width), None)), *extra, _note(f"(width {width})")]
     return draw_grid(rows, wide, 1.95 * len(layers) + 0.5, sharey=curve == "zipf", outer=True, handles=handles)

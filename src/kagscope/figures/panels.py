@@ -8,7 +8,6 @@ from textwrap import fill
 from typing import Any, Literal, NamedTuple
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -22,13 +21,13 @@ class Panel(NamedTuple):
     """One panel.
 
     Attributes:
-        draw: draws the panel without legend, or raises ``NothingToPlot``.
+        draw: draws the panel, given as ``ax``, without legend, or raises ``NothingToPlot``.
         title: title above the panel.
         label: label of the vertical axis, in place of the one that ``draw`` sets.
         absent: text if there is nothing to draw.
     """
 
-    draw: Callable[[Axes], object]
+    draw: Callable[..., object]
     title: str = ""
     label: str | None = None
     absent: str = "not measured"
@@ -36,7 +35,6 @@ class Panel(NamedTuple):
 
 Row = Sequence[Panel]
 Shared = bool | Literal["row", "col"]
-Draw = Callable[[str, str | None, Axes], object]
 LETTERS = 13  # letters of an axis label per inch of a panel
 SMALL: dict[str, Any] = {"fontsize": 7, "fontweight": "normal"}
 
@@ -100,8 +98,10 @@ def wrap(panels: Row, columns: int) -> list[Row]:
     return [panels[start : start + columns] for start in range(0, len(panels), columns)]
 
 
-def study_panels(means: pd.DataFrame, draw: Draw, *, score: str = "pr", handles: Sequence[Line2D] | None = None) -> Figure:
-    """A figure of ``draw(layer, training, ax)``: a panel per layer or, if that gets too crowded, per layer and training.
+def study_panels(
+    means: pd.DataFrame, draw: Callable[..., object], *, score: str = "pr", handles: Sequence[Line2D] | None = None
+) -> Figure:
+    """A figure of ``draw(layer=…, training=…, ax=…)``: a panel per layer or, if that gets too crowded, per layer and training.
 
     Args:
         means: table with ``layer``, ``score``, ``width`` and ``training``.
@@ -114,7 +114,7 @@ def study_panels(means: pd.DataFrame, draw: Draw, *, score: str = "pr", handles:
     """
     layers, settings = layers_with(means, [score]), Settings.of(means)
     if not settings.is_crowded:
-        rows = wrap([Panel(partial(draw, layer, None), layer_label(layer)) for layer in layers], 3)
+        rows = wrap([Panel(partial(draw, layer=layer, training=None), layer_label(layer)) for layer in layers], 3)
         width = SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN
         legend = settings.handles() if handles is None else handles
         return draw_grid(rows, width, 2.4 * len(rows) + 0.3, sharey=True, handles=legend)
@@ -124,7 +124,7 @@ def study_panels(means: pd.DataFrame, draw: Draw, *, score: str = "pr", handles:
     for layer in layers:
         above = f"{layer_label(layer)}\n" if len(layers) > 1 else ""
         titled = zip(settings.trainings, names, strict=True)
-        rows += wrap([Panel(partial(draw, layer, training), above + name) for training, name in titled], columns)
+        rows += wrap([Panel(partial(draw, layer=layer, training=training), above + name) for training, name in titled], columns)
     lines = 1 + max(name.count("\n") for name in names) + (len(layers) > 1)
     legend = settings.handles(settings.trainings[0]) if handles is None else handles
     tall = (1.35 + 0.13 * lines) * len(rows) + 0.5

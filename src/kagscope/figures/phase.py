@@ -89,13 +89,10 @@ def figure_phase(summary: pd.DataFrame, x: str, y: str, layer: str | None = None
     """:func:`plot_phase` for accuracy (with label ``accuracy``: "R²" for a regression) and the main scores of one layer."""
     layer = layer if layer is not None else first_layer(summary)
     names = [value_label(value) for value in _sort(summary[x])]
-
-    def draw(score: str, k: int, ax: Axes) -> None:
-        plot_phase(summary, x=x, y=y, score=score, k=k, layer=layer, accuracy=accuracy, ax=ax)
-
+    draw = partial(plot_phase, summary, x=x, y=y, layer=layer, accuracy=accuracy)
     height = 0.22 * summary[y].nunique() + 0.5
     slanted = 0.05 * max(map(len, names)) if sum(map(len, names)) > 20 else 0.0
-    rows = wrap([Panel(partial(draw, *score)) for score in SCORES], 3)
+    rows = wrap([Panel(partial(draw, score=score, k=k)) for score, k in SCORES], 3)
     figure = draw_grid(rows, DOUBLE_COLUMN, 2 * height + slanted + 0.6, sharex=True, sharey=True)
     with style():
         figure.suptitle(layer_label(layer), fontsize=9)

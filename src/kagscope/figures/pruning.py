@@ -59,12 +59,8 @@ def plot_pruning(curve: pd.DataFrame, *, measure: str = "units", ax: Axes | None
 def figure_pruning(curve: pd.DataFrame) -> Figure:
     """:func:`plot_pruning` for units removed, largest change and, if labels were given, accuracy, one below the other."""
     rows = [name for name in ROWS if curve[name].notna().any()]
-    panels = [[Panel(partial(_draw, curve, name))] for name in rows]
+    panels = [[Panel(partial(plot_pruning, curve, measure=name))] for name in rows]
     return draw_grid(panels, SINGLE_COLUMN, 1.3 * len(rows) + 0.4, sharex=True)
-
-
-def _draw(curve: pd.DataFrame, measure: str, ax: Axes) -> None:
-    plot_pruning(curve, measure=measure, ax=ax)
 
 
 def _tolerance_axis(ax: Axes, tolerances: np.ndarray) -> None:

@@ -115,22 +115,11 @@ def figure_relations(results: pd.DataFrame, runs: pd.DataFrame, relations: pd.Da
         scatters = lower.subplots(1, len(outcomes), squeeze=False)[0]
         for outcome, ax in zip(outcomes, forests, strict=True):
             plot_correlations(relations, outcome=outcome, ax=ax, legend=False)
+        draw = partial(plot_relation, nets, runs, relations=relations, by=by, legend=False)
         best = [_strongest(select(relations, outcome=outcome)) for outcome in outcomes]
-        panels = [(ax, partial(_scatter, nets, runs, relations, by, r)) for ax, r in zip(scatters, best, strict=True)]
-        draw_each([(*panel, "not measured") for panel in panels])
+        draw_each([(ax, partial(draw, **relation), "not measured") for ax, relation in zip(scatters, best, strict=True)])
         figure_legend(lower, scatters[0].get_legend_handles_labels()[0])
     return figure
-
-
-def _scatter(nets: pd.DataFrame, runs: pd.DataFrame, relations: pd.DataFrame, by: str, best: dict[Any, Any], ax: Axes) -> Axes:
-    key: dict[str, Any] = {
-        "score": str(best["score"]),
-        "k": int(best["k"]),
-        "layer": str(best["layer"]),
-        "measure": str(best["measure"]),
-        "by": by,
-    }
-    return plot_relation(nets, runs, outcome=str(best["outcome"]), relations=relations, ax=ax, legend=False, **key)
 
 
 def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:
@@ -140,8 +129,10 @@ def _outcomes(runs: pd.DataFrame, relations: pd.DataFrame) -> list[str]:
     return [name for name in (*OUTCOMES[:2], *widest, *OUTCOMES[2:]) if name in available][:PANELS]
 
 
-def _strongest(table: pd.DataFrame) -> dict[Any, Any]:
-    return table.to_dict("records")[int(table["rho"].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
+def _strongest(table: pd.DataFrame) -> dict[str, Any]:
+    """Which relation has the largest correlation, as keywords of :func:`plot_relation`."""
+    row = table.iloc[int(table["rho"].abs().to_numpy(dtype=float, na_value=0.0).argmax())]
+    return {name: str(row[name]) for name in ("score", "layer", "measure", "outcome")} | {"k": int(row["k"])}
 
 
 def _describe(points: pd.DataFrame, relations: pd.DataFrame | None, layer: str, k: int, score: str, outcome: str) -> str:

@@ -93,11 +93,8 @@ def figure_robustness(runs: pd.DataFrame, by: Sequence[str] = SETTING) -> Figure
     method = next((name for name in ("pgd", "fgsm") if any(attacks_of(runs, name, norm) for norm in NORM_LABELS)), None)
     if method is None:
         raise NothingToPlot("no attacks were tried: the study has no robustness")
-
-    def draw(norm: str, ax: Axes) -> None:
-        plot_robustness(runs, norm=norm, method=method, by=by, ax=ax, legend=False)
-
-    panels = [Panel(partial(draw, norm)) for norm in NORM_LABELS if attacks_of(runs, method, norm)]
+    draw = partial(plot_robustness, runs, method=method, by=by, legend=False)
+    panels = [Panel(partial(draw, norm=norm)) for norm in NORM_LABELS if attacks_of(runs, method, norm)]
     width = SINGLE_COLUMN if len(panels) == 1 else DOUBLE_COLUMN
     handles = _lines(runs, by)[2]
     rows = -(-len(handles) // legend_columns(handles, width))

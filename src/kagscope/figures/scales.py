@@ -146,30 +146,19 @@ def plot_k_comparison(
 def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """:func:`plot_pr_by_radius` for every layer."""
     means = study_means(results)
-
-    def draw(layer: str, training: str | None, ax: Axes) -> Axes:
-        return plot_pr_by_radius(means, layer=layer, training=training, image_shape=image_shape, ax=ax, legend=False)
-
-    return study_panels(means, draw)
+    return study_panels(means, partial(plot_pr_by_radius, means, image_shape=image_shape, legend=False))
 
 
 def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
     """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs if there is room."""
     means = study_means(results)
     layers, settings = layers_with(means), Settings.of(means)
-
-    def draw(layer: str, training: str | None, ax: Axes) -> Axes:
-        return plot_pr_by_distance(means, layer=layer, training=training, ax=ax, legend=False)
-
+    draw = partial(plot_pr_by_distance, means, legend=False)
     if settings.is_crowded or len(layers) > 3:
         return study_panels(means, draw)
     _by_scale(means, "apart", None, 2, "pr")
-
-    def count(layer: str, ax: Axes) -> Axes:
-        return plot_valid_subsets(means, layer=layer, ax=ax)
-
-    ratios = [Panel(partial(draw, layer, None), layer_label(layer)) for layer in layers]
-    counts = [Panel(partial(count, layer), absent="numbers of pairs not recorded") for layer in layers]
+    ratios = [Panel(partial(draw, layer=layer), layer_label(layer)) for layer in layers]
+    counts = [Panel(partial(plot_valid_subsets, means, layer=layer), absent="numbers of pairs not recorded") for layer in layers]
     width = SINGLE_COLUMN if len(layers) == 1 else DOUBLE_COLUMN
     handles = settings.handles()
     return draw_grid([ratios, counts], width, 3.7, sharex="col", sharey="row", heights=(2.1, 1), handles=handles)
@@ -180,11 +169,7 @@ def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, ...]) -> 
     means = study_means(results)
     if select(means, score="pr", selection="all")["k"].nunique() < 2:
         raise NothingToPlot("PR was measured for one order k only")
-
-    def draw(layer: str, training: str | None, ax: Axes) -> Axes:
-        return plot_k_comparison(means, layer=layer, training=training, ax=ax, legend=False)
-
-    return study_panels(means, draw)
+    return study_panels(means, partial(plot_k_comparison, means, legend=False))
 
 
 def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: str = "ball", ax: Axes | None = None) -> Axes:

@@ -108,10 +108,8 @@ def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, ...]) -
     if settings.is_crowded:
         first = scores[0]
 
-        def draw(layer: str, training: str | None, ax: Axes) -> None:
-            plot_score_by_step(
-                means, score=first.score, measure=first.measure, layer=layer, training=training, ax=ax, legend=False
-            )
+        def draw(ax: Axes, **chosen: Any) -> None:
+            plot_score_by_step(means, score=first.score, measure=first.measure, ax=ax, legend=False, **chosen)
             ax.set_ylabel(first.label.format(k=first.k))
 
         return study_panels(along, draw, score=first.score)
@@ -220,14 +218,12 @@ def figure_by_step(summary: pd.DataFrame) -> Figure:
     scores = [s for s in SCORES if _steps(all_columns, s, "value") > 1]
     if not scores:
         raise NothingToPlot("no score was measured at more than one step")
-
-    def draw(s: StepScore, ax: Axes) -> None:
-        measure = s.measure if s.measure in summary.columns else "ratio"
-        plot_by_step(summary, score=s.score, k=s.k, measure=measure, ax=ax, legend=False)
-
-    rows = wrap([Panel(partial(draw, s)) for s in scores], 2)
+    draw = partial(plot_by_step, summary, legend=False)
+    measures = [s.measure if s.measure in summary.columns else "ratio" for s in scores]
+    panels = [Panel(partial(draw, score=s.score, k=s.k, measure=m)) for s, m in zip(scores, measures, strict=True)]
     looks = layer_looks(select(all_columns, score=scores[0].score, k=scores[0].k)["layer"])
     handles = [legend_line(**look) for look in looks.values()]
+    rows = wrap(panels, 2)
     return draw_grid(rows, 3.4 * min(2, len(scores)), 2.1 * len(rows) + 0.4, handles=handles)
 
 

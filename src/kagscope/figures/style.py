@@ -141,8 +141,8 @@ def log_ticks(ax: Axes) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
 
 
-def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object], str]]) -> None:
-    """Draw every panel, with its text in place of one that has nothing to show; if none has, the first reason is raised.
+def draw_each(panels: Sequence[tuple[Axes, Callable[..., object], str]]) -> None:
+    """Draw every panel by ``draw(ax=…)``, with its text in place of one that has nothing to show.
 
     Raises:
         NothingToPlot: no panel has anything to show.
@@ -150,7 +150,7 @@ def draw_each(panels: Sequence[tuple[Axes, Callable[[Axes], object], str]]) -> N
     reasons = []
     for ax, draw, absent in panels:
         try:
-            draw(ax)
+            draw(ax=ax)
         except NothingToPlot as reason:
             reasons.append(reason)
             ax.text(0.5, 0.5, absent, ha="center", va="center", transform=ax.transAxes, color=GREY)

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kagscope.base.errors import NothingToPlot
@@ -69,11 +68,8 @@ def _drawings(report: Report, results: pd.DataFrame) -> Iterator[tuple[str, str,
 
 def _layers(summary: pd.DataFrame) -> Figure:
     measured = {(str(score), int(k)) for score, k in zip(summary["score"], summary["k"], strict=True)}
-
-    def draw(score: str, k: int, ax: Axes) -> None:
-        plot_layers(summary, score=score, k=k, ax=ax)
-
-    rows = wrap([Panel(partial(draw, *key)) for key in SCORES if key in measured], 2)
+    shown = [(score, k) for score, k in SCORES if (score, k) in measured]
+    rows = wrap([Panel(partial(plot_layers, summary, score=score, k=k)) for score, k in shown], 2)
     if not rows:
         raise NothingToPlot("none of the main scores was measured")
     longest = max(len(name) for name in layers_of(summary))
@@ -81,15 +77,11 @@ def _layers(summary: pd.DataFrame) -> Figure:
 
 
 def _scales(summary: pd.DataFrame) -> Figure:
-    return draw_grid([[Panel(lambda ax: plot_scales(summary, ax=ax))]], 1.4 * SINGLE_COLUMN, 2.6)
+    return draw_grid([[Panel(partial(plot_scales, summary))]], 1.4 * SINGLE_COLUMN, 2.6)
 
 
 def _minors(curves: pd.DataFrame, k: int) -> Figure:
     rows = []
     for layer in layers_of(curves)[:MOST]:
-        rows.append([Panel(partial(_curve, draw, curves, layer, k)) for draw in (plot_minor_histogram, plot_zipf)])
+        rows.append([Panel(partial(draw, curves, layer=layer, k=k)) for draw in (plot_minor_histogram, plot_zipf)])
     return draw_grid(rows, DOUBLE_COLUMN, 2.5 * len(rows))
-
-
-def _curve(draw: Callable[..., Axes], curves: pd.DataFrame, layer: str, k: int, ax: Axes) -> None:
-    draw(curves, layer=layer, k=k, ax=ax)
