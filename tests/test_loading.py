@@ -181,15 +181,15 @@ LABELS = np.arange(20) % 3
 
 
 def test_a_data_set_by_name() -> None:
-    found, digits = load_inputs("digits", points=10), load("digits")
+    found, digits = load_inputs("digits"), load("digits")
     assert isinstance(found.inputs, Tensor)
     assert found.labels is not None
-    assert (found.points[0], found.points[-1], len(found)) == (0, 354, 10)
-    np.testing.assert_array_equal(found.inputs.numpy(), digits.test_images[found.points])
-    np.testing.assert_array_equal(found.labels.numpy(), digits.test_labels[found.points])
+    assert len(found) == 355
+    np.testing.assert_array_equal(found.inputs.numpy(), digits.test_images)
+    np.testing.assert_array_equal(found.labels.numpy(), digits.test_labels)
     assert found.image_shape == (8, 8)
     assert len(load_inputs("digits", split="train")) == 1442
-    assert load_inputs("digits", points=2, shape=(1, 8, 8)).inputs.shape == (2, 1, 8, 8)  # type: ignore[union-attr]
+    assert load_inputs("digits", shape=(1, 8, 8)).inputs.shape == (355, 1, 8, 8)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("kind", ["npz", "npy", "pt", "safetensors"])
@@ -204,15 +204,15 @@ def test_files_of_inputs(kind: str, tmp_path: Path) -> None:
         torch.save(tensors, file)
     else:
         save_file(tensors, file)
-    found = load_inputs(file, points=4)
+    found = load_inputs(file)
     assert isinstance(found.inputs, Tensor)
-    np.testing.assert_array_equal(found.inputs.numpy(), IMAGES[[0, 6, 13, 19]])
+    np.testing.assert_array_equal(found.inputs.numpy(), IMAGES)
     assert found.image_shape == (6, 5)
     if kind == "npy":
         assert found.labels is None
     else:
         assert found.labels is not None
-        assert found.labels.tolist() == LABELS[[0, 6, 13, 19]].tolist()
+        assert found.labels.tolist() == LABELS.tolist()
 
 
 def test_names_in_files(tmp_path: Path) -> None:
@@ -250,7 +250,6 @@ def test_arrays_of_a_file_are_fed_where_the_model_requires_them_and_named_where_
         one = load_inputs(file, required=required)
         assert isinstance(one.inputs, Tensor)
         assert one.left_out == ("mask",)
-        assert one.select_evenly(3).left_out == ("mask",)
     np.savez(file, anything=IMAGES, y=LABELS)
     assert load_inputs(file).left_out == ()
     np.savez(file, train_images=IMAGES, test_images=IMAGES[:3], train_labels=LABELS, test_labels=LABELS[:3])
@@ -313,8 +312,6 @@ def test_bad_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, options, message in (
         ("notes.txt", {}, "not from .txt"),
         ("mnits", {}, r"unknown data set 'mnits' \(did you mean mnist.*or a file of inputs"),
-        ("good.npy", {"points": 21}, "holds 20 inputs: expected a whole number from 1 to 20"),
-        ("good.npy", {"points": 0}, "points is 0"),
         ("good.npy", {"shape": (7, 5)}, r"input shape \(7, 5\) is 35 numbers, .*\(6, 5\), which is 30"),
         ("good.npy", {"shape": (-6, -5)}, "must be whole numbers"),
         ("good.npy", {"split": "valid"}, "expected test or train"),

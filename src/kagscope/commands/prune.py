@@ -50,7 +50,7 @@ def prune(
         str | None, typer.Option(help="Tolerances, such as 0,0.01,0.1: what each would do.", show_default=False)
     ] = None,
     points: Annotated[
-        int | None, typer.Option(help="Inputs looked at, evenly spaced. [default: up to 10000]", show_default=False)
+        int | None, typer.Option(help="Inputs looked at, a fixed random sample. [default: up to 10000]", show_default=False)
     ] = None,
     split: Split = "train",
     input_shape: InputShape = None,

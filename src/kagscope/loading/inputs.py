@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ class LoadedInputs:
             over 255), integers as int64.
         labels: (N,) int64, or None if the source has none.
         image_shape: (height, width), or (3, height, width) for colour, if the inputs are known to be images, else None.
-        points: (N,) indices of these inputs in the source.
         name: name by which they were loaded.
         left_out: names of other arrays in the file, which are not fed to the model.
     """
@@ -40,32 +39,21 @@ class LoadedInputs:
     inputs: Tensor | dict[str, Tensor]
     labels: Tensor | None
     image_shape: tuple[int, ...] | None
-    points: np.ndarray
     name: str
     left_out: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.points)
-
-    def select_evenly(self, points: int) -> LoadedInputs:
-        """Select ``points`` evenly spaced inputs, including the first and last. Raises :class:`InputError`."""
-        indices = choose_evenly(len(self), points, self.name)
-        rows = torch.from_numpy(indices)
-        inputs = self.inputs
-        chosen = inputs[rows] if isinstance(inputs, Tensor) else {key: tensor[rows] for key, tensor in inputs.items()}
-        labels = None if self.labels is None else self.labels[rows]
-        return replace(self, inputs=chosen, labels=labels, points=self.points[indices])
+        return len(self.inputs if isinstance(self.inputs, Tensor) else next(iter(self.inputs.values())))
 
 
 def load_inputs(
     name: str | Path,
     *,
-    points: int | None = None,
     split: str = "test",
     shape: tuple[int, ...] | None = None,
     required: Sequence[str] = (),
 ) -> LoadedInputs:
-    """Load inputs and select ``points`` of them.
+    """Load the inputs of a name, all of them.
 
     Args:
         name: a data set (``digits``, ``mnist``, …, or a folder, see :func:`kagscope.data.load`), or a file ``.npz``, ``.npy``,
@@ -73,38 +61,26 @@ def load_inputs(
             before it, as in ``test_images``) are the inputs and ``labels`` (or ``y``, ``targets``) the labels; without such a
             name, a single array is the inputs, and several are the model's arguments by name (``input_ids``,
             ``attention_mask``), as they are if they include all that the model requires.
-        points: how many to select, evenly spaced over the source; None for all.
         split: ``"test"`` or ``"train"`` part of a data set with both.
         shape: shape of one input, such as ``(1, 28, 28)``; None for that of the source.
         required: names of the arguments that the model requires.
 
     Raises:
-        InputError: an unknown name, split or shape, or more points than there are.
+        InputError: an unknown name, split or shape.
         DataError: a bad file.
     """
     if split not in SPLITS:
         raise InputError(f"split is {split!r}; expected test or train")
     inputs, labels, image_shape, left_out = _source(name, split, required)
     tensors = inputs if isinstance(inputs, dict) else {"inputs": inputs}
-    loaded = LoadedInputs(inputs, labels, image_shape, np.arange(_count(tensors, labels, str(name))), str(name), left_out)
-    source = loaded if points is None else loaded.select_evenly(points)
-    for key, tensor in (source.inputs if isinstance(source.inputs, dict) else {"inputs": source.inputs}).items():
+    _check_lengths(tensors, labels, str(name))
+    for key, tensor in tensors.items():
         _check(tensor, f"{name}: {key}")
-    if shape is None:
-        return source
-    if isinstance(source.inputs, dict):
-        raise InputError(
-            f"an input shape was given, but {name} holds several arrays ({listing(source.inputs)}); shape them there"
-        )
-    shaped = reshape(source.inputs, shape, str(name))
-    return replace(source, inputs=shaped, image_shape=source.image_shape or image_shape_of(shape))
-
-
-def choose_evenly(count: int, points: int, name: str) -> np.ndarray:
-    """(points,) evenly spaced indices below ``count``, including the first and last. Raises :class:`InputError`."""
-    if isinstance(points, bool) or not isinstance(points, int) or not 1 <= points <= count:
-        raise InputError(f"points is {points!r}; {name} holds {count} inputs: expected a whole number from 1 to {count}")
-    return np.linspace(0, count - 1, points).round().astype(np.int64)
+    if shape is not None:
+        if isinstance(inputs, dict):
+            raise InputError(f"an input shape was given, but {name} holds several arrays ({listing(inputs)}); shape them there")
+        inputs, image_shape = reshape(inputs, shape, str(name)), image_shape or image_shape_of(shape)
+    return LoadedInputs(inputs, labels, image_shape, str(name), left_out)
 
 
 def reshape(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
@@ -218,7 +194,7 @@ def _scale(inputs: Tensor) -> Tensor:
     return inputs.long() if inputs.dtype in _INTEGERS else inputs
 
 
-def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:
+def _check_lengths(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> None:
     if scalars := [key for key, tensor in tensors.items() if tensor.ndim == 0]:
         raise DataError(f"{name}: {scalars[0]} is a single number; expected arrays (N, …), one entry per input")
     counts = {key: len(tensor) for key, tensor in tensors.items()} | ({} if labels is None else {"labels": len(labels)})
@@ -227,7 +203,6 @@ def _count(tensors: dict[str, Tensor], labels: Tensor | None, name: str) -> int:
         raise DataError(f"{name}: arrays of different lengths ({counts_text}); expected one entry per input in each")
     if next(iter(counts.values())) == 0 or any(tensor.numel() == 0 for tensor in tensors.values()):
         raise DataError(f"{name}: holds no inputs ({', '.join(_kind(tensor) for tensor in tensors.values())})")
-    return next(iter(counts.values()))
 
 
 def _check(tensor: Tensor, label: str) -> None:

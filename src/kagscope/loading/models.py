@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -31,22 +30,11 @@ def load_model(spec: str, arguments: Mapping[str, Any] | None = None, *, seed: i
         InputError: no colon, no such module, file or name (with close ones), code that raises (what and where), arguments that
             do not fit, or a result that is not a model.
     """
-    with _seeded_generators(seed), resolve_name(spec, "model", _is_model) as factory:
-        return _build(factory, dict(arguments or {}), spec)
-
-
-def _is_model(value: Any) -> bool:
-    return isinstance(value, nn.Module)
-
-
-@contextlib.contextmanager
-def _seeded_generators(seed: int | None) -> Iterator[None]:
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        with resolve_name(spec, "model", lambda value: isinstance(value, nn.Module)) as factory:
+            return _build(factory, dict(arguments or {}), spec)
 
 
 def _build(factory: Any, arguments: dict[str, Any], spec: str) -> nn.Module:

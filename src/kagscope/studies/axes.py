@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from kagscope.base.messages import close_names
-from kagscope.studies.config import MAX_RUNS, MAX_WIDTH, Strict
+from kagscope.studies.config import MAX_RUNS, MAX_WIDTH, OneOf, Strict
 from kagscope.training.first_layer import FIRST_LAYERS
 from kagscope.training.models import INITS
 from kagscope.training.settings import ARCHITECTURES, OPTIMIZERS, STEERED_BY
@@ -77,7 +77,7 @@ class RunValues(Strict):
         return self.widths if self.widths is not None else (self.width,) * self.depth
 
 
-class Range(Strict):
+class Range(OneOf):
     """Values by rule: ``{count = 5}`` (0 to 4), ``{linspace = [a, b, n]}``, ``{geomspace = [a, b, n]}``."""
 
     count: int | None = Field(default=None, ge=1, le=MAX_RUNS)
@@ -86,8 +86,6 @@ class Range(Strict):
 
     @model_validator(mode="after")
     def _check_rule(self) -> Range:
-        if sum(rule is not None for rule in (self.count, self.linspace, self.geomspace)) != 1:
-            raise ValueError("give one of count, linspace, geomspace")
         for rule in (self.linspace, self.geomspace):
             if rule is not None and not 1 <= rule[2] <= MAX_RUNS:
                 raise ValueError(f"expected [first, last, how many], how many from 1 to {MAX_RUNS}; got {list(rule)}")
@@ -111,7 +109,7 @@ def _kind(value: Any) -> str:
 Values = Annotated[Annotated[list[Any], Tag("list")] | Annotated[Range, Tag("rule")], Discriminator(_kind)]
 
 
-class Draw(Strict):
+class Draw(OneOf):
     """A distribution: ``{uniform = [a, b]}``, ``{log_uniform = [a, b]}``, ``{integers = [a, b]}`` or ``{choice = […]}``."""
 
     uniform: tuple[float, float] | None = None
@@ -120,10 +118,7 @@ class Draw(Strict):
     choice: tuple[Any, ...] | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
-    def _check_kind(self) -> Draw:
-        kinds = [kind for kind in (self.uniform, self.log_uniform, self.integers, self.choice) if kind is not None]
-        if len(kinds) != 1:
-            raise ValueError("give one of uniform, log_uniform, integers, choice")
+    def _check_ends(self) -> Draw:
         for ends in (self.uniform, self.log_uniform, self.integers):
             if ends is not None and not ends[0] <= ends[1]:
                 raise ValueError(f"the first end must not be above the second; got {list(ends)}")
@@ -166,7 +161,7 @@ class Axes(Strict):
 
     @model_validator(mode="after")
     def _check_lengths(self) -> Axes:
-        names = [*self.grid, *(name for block in self.zip for name in block), *(self.random.draw if self.random else ())]
+        names = self.names()
         for name in names:
             if name not in RunValues.model_fields:
                 close = close_names(name, RunValues.model_fields)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from kagscope.base.provenance import digest
 from kagscope.training import Augmentation, TrainingSettings
@@ -23,6 +23,16 @@ class Strict(BaseModel):
     """Immutable settings that accept no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class OneOf(Strict):
+    """Settings of which exactly one is given."""
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if sum(getattr(self, name) is not None for name in type(self).model_fields) != 1:
+            raise ValueError(f"give one of {', '.join(type(self).model_fields)}")
+        return self
 
 
 class RunConfig(Strict):
@@ -107,26 +117,11 @@ class RunConfig(Strict):
 
     def training_settings(self) -> TrainingSettings:
         """Training settings of the network."""
-        return TrainingSettings(
-            hidden=self.widths,
-            activation=self.activation,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            augmentation=Augmentation(self.rotation, self.translation, self.scale) if self.training == "augmented" else None,
-            optimizer=self.optimizer,
-            momentum=self.momentum,
-            init=self.init,
-            init_scale=self.init_scale,
-            first_layer=self.first_layer,
-            frozen=self.frozen,
-            labels=self.labels,
-            penalty=self._penalty(),
-            normalize=self.normalize,
-            schedule=self.steps,
-            architecture=self.architecture,
-        )
+        fields = TrainingSettings.__dataclass_fields__.keys() & type(self).model_fields.keys()
+        shared: dict[str, Any] = {name: getattr(self, name) for name in fields}
+        augmentation = Augmentation(self.rotation, self.translation, self.scale) if self.training == "augmented" else None
+        own = {"hidden": self.widths, "augmentation": augmentation, "penalty": self._penalty(), "schedule": self.steps}
+        return TrainingSettings(**shared | own)
 
     def _penalty(self) -> Penalty | None:
         if not self.penalty_weight:

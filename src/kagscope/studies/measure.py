@@ -19,7 +19,7 @@ from kagscope.columns.scales import all_selections
 from kagscope.columns.selections import check_layout, parse_selection
 from kagscope.data import Dataset
 from kagscope.measuring.spec import Budget, MeasureSpec
-from kagscope.studies.config import SMALL_IMAGE, Strict
+from kagscope.studies.config import SMALL_IMAGE, OneOf, Strict
 from kagscope.studies.record import MeasuredFiles
 from kagscope.training.settings import geometric_steps, linear_steps
 
@@ -80,7 +80,7 @@ class Measurements:
         return MeasuredFiles.of(self.record).files
 
 
-class Steps(Strict):
+class Steps(OneOf):
     """Checkpoints at ``{steps = [10, 100]}`` or ``{epochs = [0.5, 1, 10]}``, in addition to the first and the last step."""
 
     steps: tuple[int, ...] | None = Field(default=None, min_length=1)
@@ -88,8 +88,6 @@ class Steps(Strict):
 
     @model_validator(mode="after")
     def _check_lists(self) -> Steps:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give one of steps, epochs")
         for given in self.steps or self.epochs or ():
             if not 0 <= given < 2**53:
                 raise ValueError(f"expected numbers of at least 0; got {given}")

@@ -20,6 +20,7 @@ from kagscope.studies.measure import OUTPUT
 from kagscope.studies.networks import steps_of
 from kagscope.studies.runs import SEEDS_TOGETHER, Job, group_by_setting, tasks_for
 from kagscope.training.first_layer import DONORS, IMITATING, OF_DONORS
+from kagscope.training.loop import one_thread
 from kagscope.training.vit import TOKENS
 
 # Fitted to finished runs (MNIST, digits, functions of three variables) on 2 CPU cores; docs/studies.md says how well.
@@ -89,16 +90,11 @@ def _points(spec: MeasureSpec) -> int:
     return spec.points or spec.budget.samples
 
 
-def _sizes(run: RunConfig, classes: int) -> list[int]:
-    return [run.n_inputs, *run.widths, classes]
-
-
 def _parameters(run: RunConfig, classes: int) -> int:
     if run.architecture == "vit":  # without biases
         n = run.widths[0] // 2
         return n * (run.n_inputs // _tokens(run) + _tokens(run) + classes) + sum(4 * n**2 + 2 * n * units for units in run.widths)
-    sizes = _sizes(run, classes)
-    return sum(a * b + b for a, b in pairwise(sizes))
+    return sum(a * b + b for a, b in pairwise([run.n_inputs, *run.widths, classes]))
 
 
 def _tokens(run: RunConfig) -> int:
@@ -161,14 +157,10 @@ def _geometry_seconds(jobs: Sequence[Job]) -> float:
     seconds, initial = 0.0, {}
     for run, measurements in jobs:
         for name, spec in measurements.specs.items():
-            state_seconds = _state_seconds(run, spec)
+            state_seconds = sum(layer_seconds(*shape, spec) for shape in _shapes(run, spec))
             seconds += state_seconds * sum(step != 0 for step in steps_of(name, run.steps))
             initial[run.at_initialisation(seed=run.seed), spec.id] = state_seconds
     return seconds + sum(initial.values())
-
-
-def _state_seconds(run: RunConfig, spec: MeasureSpec) -> float:
-    return sum(layer_seconds(*shape, spec) for shape in _shapes(run, spec))
 
 
 def _shapes(run: RunConfig, spec: MeasureSpec) -> list[tuple[int, int, int]]:
@@ -192,14 +184,10 @@ def _table_bytes(job: Job) -> float:
 def _product_rate() -> float:
     """Floating-point operations per second of a large float32 product on one thread, measured for 0.05 s."""
     a = torch.randn(512, 512)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         a @ a
         began, count = time.perf_counter(), 0
         while time.perf_counter() - began < 0.05:
             a @ a
             count += 1
         return count * 2 * 512**3 / (time.perf_counter() - began)
-    finally:
-        torch.set_num_threads(before)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -39,8 +39,7 @@ class Probe:
     def of(cls, inputs: Any, labels: Any, spec: MeasureSpec, model: nn.Module) -> Probe:
         """Copy the inputs, so that later changes of the batch in the training loop do not reach the probe."""
         fed = as_inputs(inputs, spec.points, model)
-        labels = fed.labels if labels is None else _copy(labels)
-        return cls(fed.cast(None).clone(), labels, spec)
+        return cls(fed.cast(None).clone(), fed.labels if labels is None else copy.deepcopy(labels), spec)
 
     def observe(self, model: nn.Module, weights: Tensors | None = None) -> State:
         """Measure ``model``, with ``weights`` in place of its own if given. Raises :class:`InputError`."""
@@ -60,13 +59,3 @@ def warm_up_measuring(k: tuple[int, ...]) -> None:
         model = nn.Sequential(nn.Linear(8, 8), nn.GELU())
     with torch.inference_mode(False):
         observe(model, inputs, MeasureSpec(k=k, rotation_points=0))
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, Mapping):
-        return {name: _copy(item) for name, item in value.items()}
-    return tuple(_copy(item) for item in value) if isinstance(value, (tuple, list)) else value

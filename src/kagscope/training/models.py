@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
@@ -16,17 +17,17 @@ from kagscope.base.messages import close_names
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 """Activation functions by name; GELU is the exact one, z Phi(z)."""
 
-INITS = (
-    "default",
-    "kaiming_normal",
-    "xavier_normal",
-    "lecun_normal",
-    "orthogonal",
-    "kaiming_uniform",
-    "xavier_uniform",
-    "lecun_uniform",
-    "mean_field",
-)
+DRAWN_BY: dict[str, Callable[..., Tensor]] = {
+    "kaiming_normal": partial(nn.init.kaiming_normal_, nonlinearity="relu"),
+    "xavier_normal": nn.init.xavier_normal_,
+    "lecun_normal": partial(nn.init.kaiming_normal_, nonlinearity="linear"),
+    "orthogonal": nn.init.orthogonal_,
+    "kaiming_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="relu"),
+    "xavier_uniform": nn.init.xavier_uniform_,
+    "lecun_uniform": partial(nn.init.kaiming_uniform_, nonlinearity="linear"),
+    "mean_field": partial(nn.init.kaiming_normal_, nonlinearity="linear"),
+}
+INITS = ("default", *DRAWN_BY)
 """Initialisation schemes, see :func:`mlp`."""
 MAX_SEED = 2**31 - 1
 MAX_WIDTH = 2**16
@@ -102,21 +103,7 @@ def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator
         linear.bias.uniform_(-bound, bound, generator=generator)
         return
     linear.bias.zero_()
-    match init:
-        case "kaiming_normal":
-            nn.init.kaiming_normal_(linear.weight, nonlinearity="relu", generator=generator)
-        case "xavier_normal":
-            nn.init.xavier_normal_(linear.weight, generator=generator)
-        case "lecun_normal" | "mean_field":
-            nn.init.kaiming_normal_(linear.weight, nonlinearity="linear", generator=generator)
-        case "kaiming_uniform":
-            nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu", generator=generator)
-        case "xavier_uniform":
-            nn.init.xavier_uniform_(linear.weight, generator=generator)
-        case "lecun_uniform":
-            nn.init.kaiming_uniform_(linear.weight, nonlinearity="linear", generator=generator)
-        case _:
-            nn.init.orthogonal_(linear.weight, generator=generator)
+    DRAWN_BY[init](linear.weight, generator=generator)
 
 
 def check_init(name: str) -> None:
