@@ -24,9 +24,8 @@ from kagscope.base.validation import validate
 from kagscope.data import load
 from kagscope.minors import warm_up
 from kagscope.studies.execute.choose import choose_executor
-from kagscope.studies.file import StudyFile, configs
+from kagscope.studies.file import StudyFile, list_jobs
 from kagscope.studies.record import table_file
-from kagscope.studies.runs import Job
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from kagscope.studies.tables import RESULTS, find_finished_runs, read_tables, write_run_table
@@ -131,7 +130,7 @@ def parts_of_a_run(seeds: int = 10) -> None:
     try:
         with tempfile.TemporaryDirectory() as folder:
             given = validate(StudyFile, STUDY | {"grid": STUDY["grid"] | {"seed": {"count": seeds}}})
-            listed = [Job(*pair) for pair in configs(given, {"digits": load("digits")})]
+            listed = list_jobs(given, {"digits": load("digits")})
             RunStore.open(folder, {}, "overhead")
             for task in runs.tasks_for(listed, Path(folder), 1):
                 runs.run_task(task, lambda event: None)

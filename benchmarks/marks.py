@@ -37,10 +37,9 @@ from kagscope.data import load
 from kagscope.minors.subsets import complete_pairs
 from kagscope.minors.sweeps import enumerate_all, enumerate_sums
 from kagscope.minors.threads import threads
-from kagscope.studies.file import configs
+from kagscope.studies.file import list_jobs
 from kagscope.studies.networks import Measuring
 from kagscope.studies.reproduce import reproduction
-from kagscope.studies.runs import Job
 from kagscope.training import TrainedNetwork
 from kagscope.training.models import mlp
 
@@ -151,16 +150,16 @@ def layers_of_net() -> kag.Report:
 def study_net(width: int) -> tuple[float, str]:
     """Processor seconds of the geometry of one net of `reproduce` on mnist10k; nets with drawn weights stand for trained ones."""
     data = load("mnist10k", progress=False)
-    jobs = [Job(*pair) for pair in configs(reproduction(widths=(width,), seeds=1), {"mnist10k": data})]
+    jobs = list_jobs(reproduction(widths=(width,), seeds=1), {"mnist10k": data})
     measuring, began = Measuring(data), time.process_time()
     with kag.limit_threads(1):
         for run, what in jobs:
             shape = (run.n_inputs, run.widths, data.n_classes)
             states = {step: dict(mlp(*shape, seed=step).state_dict()) for step in run.steps}
             known = dict.fromkeys(run.steps, 0.0)
-            measuring.tables(
-                run, TrainedNetwork(run.seed, run.training_settings(), states, known, known, 0.0, 94), what, what.specs
-            )
+            net = TrainedNetwork(run.seed, run.training_settings(), states, known, known, 0.0, 94)
+            for name, spec in what.specs.items():
+                measuring.measure(run, net, name, spec)
     return (time.process_time() - began) / len(jobs), f"of {len(jobs)} that start from one"
 
 

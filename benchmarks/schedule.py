@@ -20,10 +20,11 @@ import numpy as np
 
 from kagscope.base.validation import validate
 from kagscope.data import load
-from kagscope.studies.file import StudyFile, configs
+from kagscope.studies.file import StudyFile, list_jobs
+from kagscope.studies.measure import Job
 from kagscope.studies.plan import estimate
 from kagscope.studies.reproduce import reproduction
-from kagscope.studies.runs import Job, tasks_for
+from kagscope.studies.runs import tasks_for
 from kagscope.studies.store import RunStore
 
 Seconds = Callable[[Job], float]
@@ -68,7 +69,7 @@ def main() -> None:
     options = parser.parse_args()
     data = {"mnist10k": load("mnist10k")}
     study = reproduction()
-    jobs = [Job(*pair) for pair in configs(study, data)]
+    jobs = list_jobs(study, data)
     images, classes = {"mnist10k": len(data["mnist10k"].train_labels)}, {"mnist10k": data["mnist10k"].n_classes}
     seconds = measured(jobs, RunStore.existing(options.store)) if options.store else estimated(jobs, images, classes)
     print("| runs | workers | tasks | seconds | efficiency |\n|---|---|---|---|---|")
@@ -77,7 +78,7 @@ def main() -> None:
         print(f"| {len(jobs)} | {workers} | {tasks} | {wall:.0f} | {share:.1%} |")
     rates = {"geomspace": [1e-4, 1e-2, LARGE // len(jobs)]}
     many = validate(StudyFile, study.model_dump(exclude_unset=True) | {"grid": study.grid | {"learning_rate": rates}})
-    jobs = [Job(*pair) for pair in configs(many, data)]
+    jobs = list_jobs(many, data)
     tasks, wall, share = efficiency(jobs, CORES, seconds)
     print(f"| {len(jobs)} | {CORES} | {tasks} | {wall:.0f} | {share:.1%} |")
 

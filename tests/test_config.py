@@ -16,18 +16,17 @@ from kagscope.base.errors import InputError, KagscopeError
 from kagscope.data import Dataset, load
 from kagscope.measuring.spec import Budget, MeasureSpec
 from kagscope.studies.config import RunConfig
-from kagscope.studies.file import StudyFile, configs
-from kagscope.studies.measure import ALONG, MAIN, OUTPUT, Measure, Measurements, RobustnessSettings
+from kagscope.studies.file import StudyFile, list_jobs
+from kagscope.studies.measure import ALONG, MAIN, OUTPUT, Job, Measure, RobustnessSettings
 from kagscope.studies.reproduce import PLACES, command, reproduction
-from kagscope.studies.runs import Job
 from kagscope.studies.study import PlannedStudy
 
 DIGITS = load("digits")
 
 
-def jobs(file: StudyFile) -> list[tuple[RunConfig, Measurements]]:
+def jobs(file: StudyFile) -> list[Job]:
     """Of the digits, whatever the default is: they load faster."""
-    return configs(file.model_copy(update={"run": file.run | {"data": "digits"}}), {"digits": DIGITS})
+    return list_jobs(file.model_copy(update={"run": file.run | {"data": "digits"}}), {"digits": DIGITS})
 
 
 RUN = jobs(reproduction(checkpoints=8))[0][0]
@@ -163,7 +162,7 @@ def test_defaults_go_by_the_size_of_the_images(
     side: tuple[int, int], epochs: int, batch_size: int, points: int, along: int, minors: float, window_map: int
 ) -> None:
     file = reproduction(data="digits", batch_size=None if batch_size == 32 else 32)
-    (run, what), *_ = configs(file, {"digits": noise(side)})
+    (run, what), *_ = list_jobs(file, {"digits": noise(side)})
     assert run.epochs == epochs
     assert what.specs[MAIN].points == points
     assert what.specs[ALONG].points == along
@@ -171,7 +170,7 @@ def test_defaults_go_by_the_size_of_the_images(
     assert what.specs[MAIN].window_map == window_map
     assert what.specs[ALONG].window_map == 0
     assert what.specs[OUTPUT].layer_map == "output"
-    given = configs(reproduction(data="digits", epochs=0, batch_size=7, points=3, k=(2,)), {"digits": noise(side)})[0]
+    given = list_jobs(reproduction(data="digits", epochs=0, batch_size=7, points=3, k=(2,)), {"digits": noise(side)})[0]
     assert (given[0].epochs, given[0].batch_size) == (0, 7)
     assert (given[1].specs[MAIN].points, given[1].specs[MAIN].k) == (3, (2,))
 

@@ -23,8 +23,9 @@ from kagscope.studies.execute.base import Event, Executor
 from kagscope.studies.execute.choose import choose_executor
 from kagscope.studies.execute.local import LocalExecutor, WorkersDie
 from kagscope.studies.execute.second_process import SecondProcess, second_process
-from kagscope.studies.file import configs
-from kagscope.studies.runs import SEEDS_TOGETHER, Job, group_by_setting, tasks_for
+from kagscope.studies.file import list_jobs
+from kagscope.studies.measure import Job
+from kagscope.studies.runs import SEEDS_TOGETHER, group_by_setting, tasks_for
 from kagscope.studies.study import run_study
 from studies import small_study
 from test_reproduce import digests
@@ -145,7 +146,7 @@ def test_executors_that_do_not_exist(arguments: tuple[Any, ...], message: str) -
 
 
 def runs(**changes: Any) -> list[Job]:
-    return [Job(*pair) for pair in configs(small_study(**changes), {"digits": load("digits")})]
+    return list_jobs(small_study(**changes), {"digits": load("digits")})
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 8, 100])

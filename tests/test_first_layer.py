@@ -14,7 +14,7 @@ import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.data import load
 from kagscope.data.variants import degrade, small_mnist10k
-from kagscope.studies.file import configs
+from kagscope.studies.file import list_jobs
 from kagscope.studies.setting_tables import steps_to
 from kagscope.studies.study import run_study
 from kagscope.training import TrainingSettings, train
@@ -90,7 +90,7 @@ def test_settings_that_do_not_go_together() -> None:
         TrainingSettings(first_layer="axis_alinged")
     study = small_study(first_layer="like_trained", first_layer_data="mnist10k")
     with pytest.raises(InputError, match=r"first_layer_data.*28"):
-        configs(study, {name: load(name) for name in ("digits", "mnist10k")})
+        list_jobs(study, {name: load(name) for name in ("digits", "mnist10k")})
 
 
 def test_other_handwriting_has_the_size_of_digits() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kagscope.data import load
-from kagscope.studies.file import configs
+from kagscope.studies.file import list_jobs
 from kagscope.studies.reproduce import reproduction
 
 SCRIPT = """
@@ -24,9 +24,9 @@ kagscope.figures.plot_zipf
 loaded += ["matplotlib" in sys.modules, "matplotlib.pyplot" in sys.modules]
 
 from kagscope.data import load
-from kagscope.studies.file import configs
+from kagscope.studies.file import list_jobs
 from kagscope.studies.reproduce import reproduction
-run, what = configs(reproduction(data="digits"), {"digits": load("digits")})[0]
+run, what = list_jobs(reproduction(data="digits"), {"digits": load("digits")})[0]
 
 import torch
 import kagscope as kag
@@ -53,7 +53,7 @@ def test_drawing_waits_until_it_is_asked_for(said: dict[str, Any]) -> None:
 
 
 def test_names_are_the_same_there(said: dict[str, Any]) -> None:
-    run, what = configs(reproduction(data="digits"), {"digits": load("digits")})[0]
+    run, what = list_jobs(reproduction(data="digits"), {"digits": load("digits")})[0]
     assert said["names"] == [run.run_id, what.specs["main"].id]
 
 

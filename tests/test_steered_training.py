@@ -12,7 +12,7 @@ import kagscope as kag
 from kagscope import data
 from kagscope.base.validation import validate
 from kagscope.data import Dataset
-from kagscope.studies.file import StudyFile, configs
+from kagscope.studies.file import StudyFile, list_jobs
 from kagscope.studies.store import RunStore
 from kagscope.studies.study import run_study
 from kagscope.training import TrainingSettings, train
@@ -72,7 +72,7 @@ def test_positive_weights_of_norms_make_gradients_smaller(digits: Dataset, score
 def test_gradients_of_the_loss_have_no_layer(digits: Dataset) -> None:
     penalty = {"score": "loss_gradient_l1", "layer": ["hidden1", "hidden2"], "weight": 0.1}
     study = validate(StudyFile, {"name": "s", "run": {"width": 8}, "grid": {"penalty": penalty}})
-    assert len({run.run_id for run, _ in configs(study, {"digits": digits})}) == 1
+    assert len({run.run_id for run, _ in list_jobs(study, {"digits": digits})}) == 1
 
 
 def test_a_network_does_not_depend_on_its_neighbours(digits: Dataset) -> None:

@@ -20,10 +20,9 @@ from kagscope.base.validation import validate
 from kagscope.data import load
 from kagscope.data.variants import degrade
 from kagscope.measuring import layer_minors, scoring
-from kagscope.studies.file import StudyFile, configs
-from kagscope.studies.measure import ALONG, MAIN, Measurements
+from kagscope.studies.file import StudyFile, list_jobs
+from kagscope.studies.measure import ALONG, MAIN, Job, Measurements
 from kagscope.studies.networks import Measuring, inputs_of, network
-from kagscope.studies.runs import Job
 from kagscope.studies.study import run_study
 from kagscope.training import TrainedNetwork, train
 from kagscope.training.settings import TrainingSettings, linear_steps
@@ -49,7 +48,7 @@ SEEN_WHERE_CHEAP = ("kl_uniform", "near_zero", "kl_init", "top", "zero_rows", "z
 
 def job(**measure: Any) -> Job:
     values = {"name": "t", "run": {"width": 5, "epochs": 1, "train_size": 100}, "measure": BASE | {"k": [1, 2, 3]} | measure}
-    return Job(*configs(validate(StudyFile, values), {"digits": DATA})[0])
+    return list_jobs(validate(StudyFile, values), {"digits": DATA})[0]
 
 
 @cache
@@ -60,7 +59,8 @@ def net(steps: tuple[int, ...]) -> TrainedNetwork:
 
 def table(one: Job, only: str = "") -> pd.DataFrame:
     specs = {name: spec for name, spec in one.measurements.specs.items() if only in ("", name)}
-    found = Measuring(DATA).tables(one.run, net(one.run.steps), one.measurements, specs)
+    measuring, trained = Measuring(DATA), net(one.run.steps)
+    found = {name: measuring.measure(one.run, trained, name, one.measurements.specs[name]) for name in specs}
     rows: pd.DataFrame = pd.concat(rows for rows, _ in found.values())
     return rows.astype({"layer": str, "selection": str, "score": str})
 

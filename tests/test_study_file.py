@@ -14,7 +14,7 @@ from kagscope.base.errors import InputError, KagscopeError
 from kagscope.base.validation import validate
 from kagscope.data import Dataset, load
 from kagscope.studies.axes import RunValues
-from kagscope.studies.file import StudyFile, configs, read_study_file
+from kagscope.studies.file import StudyFile, list_jobs, read_study_file
 from kagscope.studies.measure import Measure, RobustnessSettings
 from kagscope.studies.ready import ready_names
 from kagscope.studies.reproduce import reproduction
@@ -34,7 +34,7 @@ def test_the_template_is_a_study_that_fits_its_data(digits: dict[str, Dataset]) 
     import tomllib
 
     made = validate(StudyFile, tomllib.loads(template()))
-    runs = configs(made, digits)
+    runs = list_jobs(made, digits)
     assert len(runs) == made.count() == 18
     assert len({run.run_id for run, _ in runs}) == 18
     for name in RunValues.model_fields:
@@ -72,14 +72,14 @@ def test_as_many_runs_as_combinations(a: list[int], n: int, zipped: int) -> None
 
 def test_values_that_say_the_same_are_one_run(digits: dict[str, Dataset]) -> None:
     made = study(grid={"rotation": [5.0, 10.0], "seed": [0, 0]})  # strengths do nothing without augmentation
-    assert len({run.run_id for run, _ in configs(made, digits)}) == 1
+    assert len({run.run_id for run, _ in list_jobs(made, digits)}) == 1
     assert study(grid={"learning_rate": {"geomspace": [1e-3, 1e-1, 3]}}).values()[1].learning_rate == 0.01
     assert [v.width for v in study(grid={"width": {"linspace": [8, 24, 3]}}).values()] == [8, 16, 24]
 
 
 def test_a_run_of_a_file_is_the_run_of_reproduce(digits: dict[str, Dataset]) -> None:
-    mine = configs(study(run={"width": 32}, measure={"k": [1, 2, 3]}), digits)[0]
-    assert mine == configs(reproduction(data="digits", widths=(32,), checkpoints=8), digits)[0]
+    mine = list_jobs(study(run={"width": 32}, measure={"k": [1, 2, 3]}), digits)[0]
+    assert mine == list_jobs(reproduction(data="digits", widths=(32,), checkpoints=8), digits)[0]
 
 
 def test_overrides(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ BAD_VALUES: list[tuple[dict[str, object], str]] = [
 @pytest.mark.parametrize(("values", "said"), BAD_VALUES, ids=[str(values)[:60] for values, _ in BAD_VALUES])
 def test_bad_values_are_refused_in_one_line(values: dict[str, object], said: str, digits: dict[str, Dataset]) -> None:
     with pytest.raises(KagscopeError) as error:
-        configs(study(**values), digits)
+        list_jobs(study(**values), digits)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -184,7 +184,7 @@ def test_errors_name_the_key_what_was_given_and_what_is_expected(
     values: dict[str, object], said: tuple[str, ...], digits: dict[str, Dataset]
 ) -> None:
     with pytest.raises(KagscopeError) as error:
-        configs(study(**values), {**digits, "xor3": load("xor3")})
+        list_jobs(study(**values), {**digits, "xor3": load("xor3")})
     for part in said:
         assert part in str(error.value)
     assert "\n" not in str(error.value)
@@ -250,7 +250,7 @@ def test_every_commented_key_of_the_template_can_be_turned_on(digits: dict[str, 
     made = validate(StudyFile, tomllib.loads(text.replace("width = [16, 32, 64]", "width = [16]")) | {"random": None, "zip": []})
     assert made.measure.scores == ("pr", "kl_uniform", "rr_pr", "zero_rows")
     assert made.measure.robustness is not None
-    assert configs(made, digits)
+    assert list_jobs(made, digits)
 
 
 @pytest.mark.parametrize("name", ready_names())

@@ -18,9 +18,9 @@ from kagscope.base.errors import InputError
 from kagscope.cli import app
 from kagscope.data import load
 from kagscope.data.variants import degrade
-from kagscope.studies.file import configs, read_study_file
+from kagscope.studies.file import list_jobs, read_study_file
+from kagscope.studies.measure import Job
 from kagscope.studies.plan import estimate
-from kagscope.studies.runs import Job
 from kagscope.studies.study import run_study
 from kagscope.tables.means import summarise, token_means
 from kagscope.training import TrainingSettings, train
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused() -> None:
         check_vit([8], (9, 8))
     study = small_study(architecture="vit", widths=(16,), claims=False)
     with pytest.raises(InputError, match="expected 'block'"):
-        configs(
+        list_jobs(
             study.model_copy(update={"measure": study.measure.model_copy(update={"layer_map": "output"})}), {"digits": DIGITS}
         )
 
@@ -118,7 +118,7 @@ def test_means_over_tokens_are_those_of_a_summary() -> None:
 @pytest.mark.slow
 def test_a_study_of_it_measures_hidden_layers_of_tokens(tmp_path: Path) -> None:
     study = small_study(architecture="vit", widths=(16,), trainings=("augmented",), claims=False)
-    found = configs(study, {"digits": load("digits")})
+    found = list_jobs(study, {"digits": load("digits")})
     assert all(what.specs["main"].layer_map == "block" for _, what in found)
     assert estimate([Job(*one) for one in found], {"digits": 1438}, {"digits": 10}).train_seconds > 0
     outcome = run_study(study, tmp_path / "out", executor=Here())

@@ -19,7 +19,7 @@ from kagscope.data import Dataset
 from kagscope.steering.gradients import NORMS
 from kagscope.studies.axes import Axes, RunValues
 from kagscope.studies.config import AUGMENTATION, OF_A_LAYER, PENALTY, SMALL_IMAGE, RunConfig, Strict
-from kagscope.studies.measure import Measure, Measurements
+from kagscope.studies.measure import Job, Measure, Measurements
 from kagscope.studies.ready import ready_names
 from kagscope.studies.relations import SCORES
 from kagscope.training.first_layer import IMITATING
@@ -170,14 +170,14 @@ def _value(key: str, text: str) -> Any:
         return text  # a plain word
 
 
-def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[RunConfig, Measurements]]:
-    """Configuration and measurements of every run of a study, with defaults that depend on its data.
+def list_jobs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[Job]:
+    """Every run of a study and its measurements, with defaults that depend on its data.
 
     Raises:
         InputError: settings do not fit the data.
     """
     known: dict[tuple[str, str, int, tuple[int, ...]], Measurements] = {}
-    configurations = []
+    jobs = []
     for values in study.values():
         dataset = datasets[values.data]
         if values.first_layer_data and datasets[values.first_layer_data].image_shape != dataset.image_shape:
@@ -189,8 +189,8 @@ def configs(study: StudyFile, datasets: Mapping[str, Dataset]) -> list[tuple[Run
         if key not in known:
             known[key] = _measurements(study.measure, dataset, run)
         _check_orders(known[key], dataset, run)
-        configurations.append((run, known[key]))
-    return configurations
+        jobs.append(Job(run, known[key]))
+    return jobs
 
 
 def _config(values: RunValues, measure: Measure, dataset: Dataset) -> RunConfig:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import comb
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, create_model, field_validator, model_validator
 from pydantic_core.core_schema import ValidationInfo
@@ -19,7 +19,7 @@ from kagscope.columns.scales import all_selections
 from kagscope.columns.selections import check_layout, parse_selection
 from kagscope.data import Dataset
 from kagscope.measuring.spec import Budget, MeasureSpec
-from kagscope.studies.config import SMALL_IMAGE, OneOf, Strict
+from kagscope.studies.config import SMALL_IMAGE, OneOf, RunConfig, Strict
 from kagscope.studies.record import MeasuredFiles
 from kagscope.training.settings import geometric_steps, linear_steps
 
@@ -78,6 +78,18 @@ class Measurements:
     def files(self) -> tuple[str, ...]:
         """Files of a run's folder with these measurements."""
         return MeasuredFiles.of(self.record).files
+
+
+class Job(NamedTuple):
+    """A run and everything that is measured of it."""
+
+    run: RunConfig
+    measurements: Measurements
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files of the run's folder with its measurements."""
+        return self.measurements.files
 
 
 class Steps(OneOf):

@@ -120,6 +120,17 @@ class Nets:
             keys = pd.concat([keys, pd.DataFrame({"score": outcomes} | columns_of_outcome)], ignore_index=True)
         return cls(runs, axes, keys, tuple(blocks))
 
+    @property
+    def labels(self) -> pd.DataFrame:
+        """What each key is, as tables of tests begin: layer, k, selection, score, measure."""
+        return self.keys[["layer", "k", "selection", "score", "measure"]]
+
+    @property
+    def families(self) -> pd.Series[str]:
+        """Numbers that are tested together: those of selections of one kind, or the outcomes."""
+        kinds = self.keys["kind"]
+        return pd.Series(np.where(kinds == "outcome", "outcomes", "selections " + kinds), dtype=object)
+
     @cached_property
     def places(self) -> dict[Key, int]:
         """Index in :attr:`keys` of each key."""

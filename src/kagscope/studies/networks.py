@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from kagscope.measuring.state import WHOLE, State
 from kagscope.pruning.change import prune_change, prune_change_exact
 from kagscope.robustness import METHODS, adversarial_accuracy, expected_calibration_error
 from kagscope.studies.config import RunConfig
-from kagscope.studies.measure import ALONG, MAIN, Measurements, RobustnessSettings
+from kagscope.studies.measure import ALONG, MAIN, RobustnessSettings
 from kagscope.tables.means import token_means
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS
 from kagscope.training import TrainedNetwork
@@ -65,17 +65,11 @@ class Measuring:
         self.inputs, self.labels = inputs_of(dataset), dataset.test_labels
         self._initial: dict[tuple[RunConfig, str], State] = {}
 
-    def tables(self, run: RunConfig, net: TrainedNetwork, measurements: Measurements, names: Collection[str]) -> dict[str, Any]:
-        """Rows of the results for the named specs of ``measurements``, and distributions for :data:`MAIN`.
-
-        Returns:
-            Pairs by name: rows (:data:`RESULT_COLUMNS`), distributions (:data:`CURVE_COLUMNS`) or None.
-        """
-        return {name: self._measure(run, net, name, measurements.specs[name]) for name in names}
-
-    def _measure(
+    def measure(
         self, run: RunConfig, net: TrainedNetwork, name: str, spec: MeasureSpec
     ) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """Rows of the results by the spec of this name (:data:`RESULT_COLUMNS`), and of :data:`MAIN` distributions
+        (:data:`CURVE_COLUMNS`)."""
         initial = self._at_initialisation(run, net, spec)
         rows, lines = [], []
         for step in steps_of(name, net.steps):

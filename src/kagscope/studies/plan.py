@@ -16,9 +16,9 @@ from kagscope.measuring.spec import MeasureSpec
 from kagscope.steering.gradients import NORMS
 from kagscope.steering.penalty import DRAWN, OF_ENTRIES
 from kagscope.studies.config import RunConfig
-from kagscope.studies.measure import OUTPUT
+from kagscope.studies.measure import OUTPUT, Job
 from kagscope.studies.networks import steps_of
-from kagscope.studies.runs import SEEDS_TOGETHER, Job, group_by_setting, tasks_for
+from kagscope.studies.runs import SEEDS_TOGETHER, group_by_setting, tasks_for
 from kagscope.training.first_layer import DONORS, IMITATING, OF_DONORS
 from kagscope.training.loop import one_thread
 from kagscope.training.vit import TOKENS

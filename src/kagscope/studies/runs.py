@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,7 +26,7 @@ from kagscope.loading.weights import save_weights
 from kagscope.minors.threads import limit_threads
 from kagscope.studies.config import RunConfig
 from kagscope.studies.execute.base import DEVICE, Report
-from kagscope.studies.measure import MAIN, Measurements
+from kagscope.studies.measure import MAIN, Job
 from kagscope.studies.networks import Measuring, read_checkpoints, robustness
 from kagscope.studies.record import CONFIG, WEIGHTS, curves_file, robustness_file, table_file
 from kagscope.studies.store import RunStore
@@ -36,18 +36,6 @@ from kagscope.training import TrainedNetwork, train
 TASKS_PER_WORKER = 2
 SEEDS_TOGETHER = 16  # maximum; more save no time, take memory, and are lost together if their worker is killed
 LOOK_AGAIN = 1.0  # seconds between checks of runs that another driver computes
-
-
-class Job(NamedTuple):
-    """A run and everything that is measured of it."""
-
-    run: RunConfig
-    measurements: Measurements
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """Files of the run's folder with its measurements."""
-        return self.measurements.files
 
 
 @dataclass(frozen=True)
@@ -199,7 +187,7 @@ class _Worker:
         missing = [name for name, spec in measured.specs.items() if not _files(name, spec.id) <= set(present)]
         attacks = measured.robustness if measured.robustness and robustness_file(measured.robustness.id) not in present else None
         try:
-            tables = self.measuring.tables(run, net, measured, missing)
+            tables = {name: self.measuring.measure(run, net, name, measured.specs[name]) for name in missing}
             attacked = robustness(run, net, self.dataset, attacks) if attacks else {}
         except InputError as error:
             self._record_failure(run, error)

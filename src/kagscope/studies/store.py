@@ -142,12 +142,15 @@ class RunStore:
                 (temporary / name).stat()
             manifest = {"run": run_id, **facts, "files": _digests(temporary)}
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
-            _fsync_folder(temporary / MANIFEST)
+            _fsync(temporary / MANIFEST)
             temporary.chmod(0o755)
             if target.exists() and self.damage(run_id) is not None:
                 shutil.rmtree(target)
-            with contextlib.suppress(FileExistsError):
-                _rename_new(temporary, target)
+            try:
+                temporary.rename(target)
+            except OSError:  # POSIX refuses to replace a non-empty folder
+                if not target.is_dir():  # else another writer has made it meanwhile
+                    raise
             self.forget_failure(run_id)
 
     def add(self, run_id: str, write: Callable[[Path], None], facts: dict[str, Any]) -> None:
@@ -261,7 +264,7 @@ def _digests(folder: Path) -> dict[str, str]:
     digests = {}
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         digests[file.relative_to(folder).as_posix()] = _digest(file)
-        _fsync_folder(file)
+        _fsync(file)
     return digests
 
 
@@ -275,19 +278,9 @@ def _read_chunks(file: str | Path) -> Iterator[bytes]:
         os.close(descriptor)
 
 
-def _fsync_folder(file: Path) -> None:
+def _fsync(file: Path) -> None:
     with file.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-def _rename_new(source: Path, target: Path) -> None:
-    """Rename, unless another writer has made the target meanwhile (POSIX refuses to replace a non-empty folder)."""
-    try:
-        source.rename(target)
-    except OSError:
-        if target.is_dir():
-            raise FileExistsError(target) from None
-        raise
 
 
 def _writer_lives(unfinished: Path) -> bool:

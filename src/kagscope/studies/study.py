@@ -20,12 +20,13 @@ from kagscope.studies.execute.base import Event, Executor, Failure, Report
 from kagscope.studies.execute.kernels import compile_kernels
 from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.execute.second_process import second_process
-from kagscope.studies.file import StudyFile, configs
+from kagscope.studies.file import StudyFile, list_jobs
+from kagscope.studies.measure import Job
 from kagscope.studies.plan import task_memory
 from kagscope.studies.present import begin_figures, present
 from kagscope.studies.record import measured_files
 from kagscope.studies.resources import usable_cores, usable_memory
-from kagscope.studies.runs import Job, run_task, tasks_for
+from kagscope.studies.runs import run_task, tasks_for
 from kagscope.studies.setting_tables import run_names
 from kagscope.studies.statistics.permutation import fewest_pairs
 from kagscope.studies.store import RunStore
@@ -100,7 +101,7 @@ def plan_study(file: StudyFile, *, progress: bool = False) -> PlannedStudy:
     sets: dict[str, Dataset] = {name: load(name, progress=progress) for name in sorted(file.data_names())}
     return PlannedStudy(
         file,
-        tuple(Job(*pair) for pair in configs(file, sets)),
+        tuple(list_jobs(file, sets)),
         {name: len(dataset.train_labels) for name, dataset in sets.items()},
         {name: dataset.n_classes for name, dataset in sets.items()},
     )

@@ -58,8 +58,7 @@ def mean_above(
 def concentration(evidence: Evidence) -> Claim:
     """Judge claim 1."""
     notes = Notes()
-    training, note = evidence.training()
-    notes.add(note)
+    training = evidence.training(notes)
     parts, missing = [], [] if evidence.layers else ["any hidden layer"]
     for layer in evidence.layers:
         for score, (name, measure, low) in CONCENTRATION.items():
@@ -101,8 +100,7 @@ def is_untrained(evidence: Evidence) -> bool:
 def larger_networks(evidence: Evidence) -> Claim:
     """Judge claim 4."""
     notes = Notes()
-    training, note = evidence.training()
-    notes.add(note)
+    training = evidence.training(notes)
     nets = evidence.of_training(training)
     widths = evidence.widths(nets)
     parts: list[Part] = []
@@ -151,8 +149,7 @@ def _compare(
 def locally_constant_units(evidence: Evidence) -> Claim:
     """Judge claim 6."""
     notes = Notes()
-    training, note = evidence.training()
-    notes.add(note)
+    training = evidence.training(notes)
     rise = "(a) rise of the share of zero rows"
     candidates = [
         mean_above(evidence, Key(layer, 1, "all", "zero_rows"), DIFFERENCE, SMALLEST_RISE, rise, notes, training=training)

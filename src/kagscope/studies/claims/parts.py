@@ -211,25 +211,18 @@ def make_claim(
 ) -> Claim:
     """Make the claim, with the numbers of the deciding part."""
     status, part = outcome
-    nan = math.nan
-    shown = (
-        ("", nan, nan, nan, nan, 0)
-        if part is None
-        else (_name(part), part.effect, part.ci_low, part.ci_high, part.p_value, part.n)
-    )
-    if part is not None and part.p_value == part.p_value:
-        notes.add(too_few(part.n))
+    numbers: dict[str, Any] = dict.fromkeys(("effect", "ci_low", "ci_high", "p_value"), math.nan) | {"n": 0}
+    if part is not None:
+        numbers = {name: getattr(part, name) for name in numbers}
+        if not math.isnan(part.p_value):
+            notes.add(too_few(part.n))
     return Claim(
         id=id,
         statement=statement,
         criterion=criterion,
         verdict=VERDICT_OF[status],
-        decided_by=shown[0],
-        effect=shown[1],
-        ci_low=shown[2],
-        ci_high=shown[3],
-        p_value=shown[4],
-        n=shown[5],
+        decided_by="" if part is None else _name(part),
+        **numbers,
         parts=[part.row() for part in parts],
         note=notes.text(),
     )

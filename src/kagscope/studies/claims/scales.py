@@ -29,9 +29,7 @@ def minimum_distance(evidence: Evidence, image_shape: tuple[int, ...] | None) ->
 
 def _judge(evidence: Evidence, kind: str, image_shape: tuple[int, ...] | None, name: str, statement: str) -> Claim:
     notes = Notes()
-    training, note = evidence.training()
-    nets = evidence.of_training(training)
-    notes.add(note)
+    nets = evidence.of_training(evidence.training(notes))
     scales = _select(evidence, nets, kind, image_shape, notes)
     missing = not evidence.layers
     parts: list[Part] = []

@@ -119,12 +119,12 @@ class Evidence:
         names = [str(name) for name in pd.unique(self.nets.runs["training"])]
         return sorted(names, key=lambda name: (TRAININGS.index(name) if name in TRAININGS else len(TRAININGS), name))
 
-    def training(self) -> tuple[str, str]:
-        """The training on which claims are judged, and a note if that is not the standard one."""
-        names = self.trainings()
-        if not names or names[0] == "standard":
-            return "standard", ""
-        return names[0], f"judged on the {names[0]} training: the study has no standard nets"
+    def training(self, notes: Notes) -> str:
+        """The training on which claims are judged, with a note if that is not the standard one."""
+        name = next(iter(self.trainings()), "standard")
+        if name != "standard":
+            notes.add(f"judged on the {name} training: the study has no standard nets")
+        return name
 
     def of_training(self, training: str) -> Indices:
         """Indices of the nets of one training."""

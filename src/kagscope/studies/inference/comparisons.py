@@ -74,12 +74,10 @@ def _compare(nets: Nets, axis: str, category: Any, mixed: pd.DataFrame) -> tuple
         tests = _compare_unpaired(nets, axis, first, category).assign(pairs=0, agree=np.nan)
     undefined = ((tests["reason"] == "undefined") & (nets.keys["reason"] != "")).to_numpy()
     tests["reason"] = np.where(undefined, nets.keys["reason"], tests["reason"])
-    labels = nets.keys[["layer", "k", "selection", "score", "measure"]]
     also = ", ".join(nets.tied_axes(axis))
-    family = np.where(nets.keys["kind"] == "outcome", "outcomes", "selections " + nets.keys["kind"])
     named = {"axis": axis, "first": str(first), "category": str(category), "also_changes": also}
-    tests = pd.concat([labels, tests, mixed], axis=1).assign(**named)
-    tests["family"] = f"categories of {axis}: " + pd.Series(family, dtype=object)
+    tests = pd.concat([nets.labels, tests, mixed], axis=1).assign(**named)
+    tests["family"] = f"categories of {axis}: " + nets.families
     return tests, means
 
 

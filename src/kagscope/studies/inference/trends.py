@@ -78,8 +78,7 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     pairs = defined.sum(axis=2)
     tau, low, high = mean_tau(signs.sum(axis=2), pairs, len(axis.values))
     tests = pd.DataFrame({"tau": tau, "tau_low": low, "tau_high": high, "n": (pairs > 0).sum(axis=1)})
-    family = np.where(nets.keys["kind"] == "outcome", "outcomes", "selections " + nets.keys["kind"])
-    tests["family"] = f"trends over {axis.name}: " + pd.Series(family, dtype=object)
+    tests["family"] = f"trends over {axis.name}: " + nets.families
     varies = (signs != 0).any(axis=(1, 2))
     test = np.full(len(tests), "", dtype=object)
     p_value, p_joint, p_least = np.full((3, len(tests)), np.nan)
@@ -95,7 +94,6 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     tests["p_holm"] = holm_within(p_value, tests["family"].tolist())
     nothing = np.where(nets.keys["reason"] != "", nets.keys["reason"], "no two levels share a seed and setting")
     tests["reason"] = np.select([tests["n"].to_numpy() == 0, ~varies], [nothing, SAME], "")
-    labels = nets.keys[["layer", "k", "selection", "score", "measure"]]
     named: dict[str, Any] = {
         "axis": axis.name,
         "levels": len(axis.values),
@@ -104,7 +102,7 @@ def _trend(nets: Nets, axis: Axis) -> pd.DataFrame:
     }
     runs = int(nets.runs[axis.column].isin(axis.values).sum())
     also = ", ".join(nets.tied_axes(axis.column))
-    return pd.concat([labels, tests, _end_change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
+    return pd.concat([nets.labels, tests, _end_change(nets, axis, others)], axis=1).assign(**named, runs=runs, also_changes=also)
 
 
 def _sum_signs(nets: Nets, axis: Axis, others: Sequence[str]) -> tuple[Array, Array]:
