@@ -81,6 +81,13 @@ def test_numbers_are_those_of_the_engine_and_the_baseline_is_the_haar_mean() -> 
     assert codes.isdisjoint({"few_points", "one_network", "looks_untrained", "layers_above_baseline"})
 
 
+def test_sums_with_formulas_are_exact_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes longer than one matrix may by itself, such as 4096 x 4096, was sampled."""
+    monkeypatch.setattr("kagscope.minors.routes.auto.AUTO_SECONDS", 0.0)
+    report = kag.measure_matrices({"wide": np.random.default_rng(0).normal(size=(40, 300))}, progress=False)
+    assert report.table["exact"].all()
+
+
 def test_progress_and_an_estimate_of_what_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     kag.measure_matrices(MATRICES, progress=told.append)
