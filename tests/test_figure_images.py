@@ -171,7 +171,12 @@ def picture(figure: Figure, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", [*DRAWN, *COMPOSED])
+QUICK = (*DRAWN, "figure_by_radius", "figure_dynamics", "figure_relations")  # others are panels of what is drawn alone
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*DRAWN, *COMPOSED)]
+)
 def test_figures_look_as_they_did(name: str, tmp_path: Path) -> None:
     figure = drawn(name)
     difference = compare_images(str(FOLDER / f"{name}.png"), str(picture(figure, tmp_path / f"{name}.png")), TOLERANCE)

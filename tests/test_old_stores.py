@@ -42,6 +42,7 @@ def test_its_runs_keep_their_names(store: Path) -> None:
         assert RunConfig(**config).run_id == run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", STORES, ids=lambda path: path.name)
 def test_the_same_study_goes_on_in_it(store: Path, tmp_path: Path) -> None:
     """An engine that gives other numbers may measure again; it trains nothing."""

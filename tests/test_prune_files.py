@@ -69,7 +69,8 @@ def network(tmp_path: Path) -> Any:
     return net
 
 
-@pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False])
 def test_files_load_without_kagscope(network: Any, tmp_path: Path, training: bool) -> None:
     network.train(training)
     x = torch.rand(5, 1, 8, 8)

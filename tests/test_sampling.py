@@ -61,9 +61,9 @@ SELECTIONS = (kag.All(), kag.Ball(3), kag.Subsets([(0, 1, 2), (3, 4, 9), (2, 7, 
 @pytest.mark.parametrize(
     ("kind", "chosen"),
     [
-        pytest.param(kind, chosen, id=f"{kind}-{chosen}", marks=[] if (kind, place) == ("heavy", 0) else pytest.mark.slow)
+        pytest.param(kind, chosen, id=f"{kind}-{chosen}", marks=pytest.mark.slow)
         for kind in ("Gaussian", "heavy", "sparse")
-        for place, chosen in enumerate(SELECTIONS)
+        for chosen in SELECTIONS
     ],
 )
 def test_intervals_of_everything_sampled_cover(chosen: kag.Selection, kind: str) -> None:

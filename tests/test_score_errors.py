@@ -55,7 +55,7 @@ def by_volume(J: np.ndarray, seed: int) -> Moments:
     return Moments(3, task.minors, found.exponent, found.sums, found.bins, found.replicates, found.unknown)
 
 
-@pytest.mark.parametrize("sampled", [by_engine, by_volume])
+@pytest.mark.parametrize("sampled", [by_engine, pytest.param(by_volume, marks=pytest.mark.slow)])
 def test_errors_of_histogram_scores_are_their_spread(sampled) -> None:  # type: ignore[no-untyped-def]
     own, initial = lognormal(1), np.random.default_rng(2).normal(size=(8, 40))
     exact, before = (kag.minor_moments(J, 3, BALL, method="exact", **WHERE) for J in (own, initial))
@@ -154,7 +154,9 @@ def nearly_of_rank_two(rng: np.random.Generator, rows: int, columns: int) -> np.
     ("J", "k", "chosen", "least"),
     [
         (repeated(np.random.default_rng([0, 11]), 6, 64), 2, kag.All(), 20),
-        (repeated(np.random.default_rng([0, 11]), 5, 22), 3, kag.All(), 50),  # was too small: a mean of ratios
+        pytest.param(  # was too small: a mean of ratios
+            *(repeated(np.random.default_rng([0, 11]), 5, 22), 3, kag.All(), 50), marks=pytest.mark.slow
+        ),
         (nearly_of_rank_two(np.random.default_rng([0, 11]), 12, 120), 2, kag.Ball(60), 50),
         (nearly_of_rank_two(np.random.default_rng([0, 11]), 8, 24), 3, kag.Ball(9), 40),
         (np.random.default_rng([1, 11]).normal(size=(24, 64)), 2, kag.All(), 50),
