@@ -115,6 +115,29 @@ def test_tries_of_the_hub_are_not_told(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert hub.level == logging.WARNING
 
 
+def test_without_a_network_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+    import transformers
+    from huggingface_hub import constants
+
+    asked: list[Any] = []
+
+    def ask(self: Any, name: str, **_: Any) -> Any:
+        asked.append(name)
+        raise ConnectionError("Name or service not known")
+
+    def load(name: str, **options: Any) -> Any:
+        asked.append(options["local_files_only"])
+        raise OSError("no file named config.json")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", ask)
+    monkeypatch.setattr(transformers.AutoModel, "from_pretrained", load)
+    with pytest.raises(InputError, match=r"config\.json"):
+        load_published("hf:nobody/nothing-like-this")
+    assert asked == ["nobody/nothing-like-this", True]
+
+
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -20,6 +20,7 @@ from kagscope.loading.weights import load_state
 LIBRARIES = {"hf": "transformers", "timm": "timm"}
 ABSENT = frozenset({"RepositoryNotFoundError", "GatedRepoError", "HFValidationError", "RevisionNotFoundError"})
 UNREACHABLE = frozenset({"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError", "ConnectTimeout"})
+ANSWER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def _load_transformers(library: Any, spec: str, name: str, revision: str | None)
     folder = Path(name).expanduser()
     is_folder = folder.is_dir()
     options: dict[str, Any] = {} if revision is None else {"revision": revision}
+    if not is_folder and not _hub_answers(name, revision):
+        options["local_files_only"] = True
     try:
         model = library.AutoModel.from_pretrained(
             str(folder) if is_folder else name, use_safetensors=True, trust_remote_code=False, **options
@@ -88,16 +91,32 @@ def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> Publ
     if not hub_id:
         raise InputError(f"{spec}: timm knows no safetensors for it; expected one of timm.list_models(pretrained=True)")
     try:
-        file = Path(hub.hf_hub_download(hub_id, "model.safetensors", revision=revision))
+        cached = not _hub_answers(hub_id, revision)
+        file = Path(hub.hf_hub_download(hub_id, "model.safetensors", revision=revision, local_files_only=cached))
     except Exception as error:
         raise InputError(f"{spec}: {_reason(error)}") from error
     load_into(model, load_state(file), spec)
     return PublishedModel(model.eval(), file.parent.name)
 
 
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Ask the hub once whether it is there: without a network its library tries every file six times, within 23 seconds."""
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        hub.HfApi().model_info(name, revision=revision, timeout=ANSWER_SECONDS)
+    except Exception as error:  # that of an unknown name is told when it is loaded
+        return not _kinds(error) & UNREACHABLE
+    return True
+
+
+def _kinds(error: BaseException) -> set[str]:
+    """Names of the classes of an error and of those that caused it."""
+    return {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
+
+
 def _reason(error: BaseException) -> str:
     """Reason why a model could not be loaded, in one line, from the chain of errors."""
-    names = {kind.__name__ for cause in _chain(error) for kind in type(cause).__mro__}
+    names = _kinds(error)
     if names & ABSENT:
         return "no such model or revision on the Hugging Face Hub, or one that needs a login; expected OWNER/NAME or a folder"
     if names & UNREACHABLE:
