@@ -138,6 +138,19 @@ def test_without_a_network_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch
     assert asked == ["nobody/nothing-like-this", True]
 
 
+def test_a_cached_model_has_the_commit_of_its_snapshot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    commit = "0123abcd" * 5
+    folder = tmp_path / "models--nobody--tiny"
+    _bert().save_pretrained(folder / "snapshots" / commit)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    assert load_published("hf:nobody/tiny").revision == commit
+    assert load_published("hf:nobody/tiny", {"revision": commit}).revision == commit
+
+
 def test_a_missing_library_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

@@ -76,7 +76,8 @@ def _load_transformers(library: Any, spec: str, name: str, revision: str | None)
         raise InputError(f"{spec}: {_reason(error)}") from error
     if is_folder:
         return PublishedModel(model.eval(), _digest(folder))
-    return PublishedModel(model.eval(), str(getattr(model.config, "_commit_hash", None) or revision or "unknown"))
+    file = importlib.import_module("huggingface_hub").try_to_load_from_cache(name, "config.json", revision=revision)
+    return PublishedModel(model.eval(), Path(file).parent.name if isinstance(file, str) else revision or "unknown")
 
 
 def _load_timm(library: Any, spec: str, name: str, revision: str | None) -> PublishedModel:
