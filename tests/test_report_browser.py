@@ -128,6 +128,13 @@ def test_the_scale_explorer_shows_the_numbers_of_the_table(browser: Browser, pag
     assert browser.problems == []
 
 
+def test_numbers_at_the_ticks_of_an_axis_are_written_alike(browser: Browser, page: Path) -> None:
+    browser.open(page)
+    assert browser.run("Format.ticks([2.5e-5, 5e-5, 1e-4])") == ["0.25·10⁻⁴", "0.5·10⁻⁴", "1·10⁻⁴"]
+    assert browser.run("Format.ticks([1e-5, 1e-3, 0.1])") == ["10⁻⁵", "0.001", "0.1"]
+    assert browser.run("Format.ticks([0, 0.5, 1])") == ["0", "0.5", "1"]
+
+
 def test_undefined_values_are_said_where_they_are_missing(browser: Browser, page: Path) -> None:
     browser.open(page, "#s:layer=hidden1&score=near_zero&k=2")
     assert "undefined values were left out" in browser.run("document.querySelector('[data-note=scales]').textContent")

@@ -8,10 +8,14 @@ const Format = (() => {
     return String(Number(value.toPrecision(digits))).replace("-", "−");
   }
   const RAISED = { "-": "⁻", 0: "⁰", 1: "¹", 2: "²", 3: "³", 4: "⁴", 5: "⁵", 6: "⁶", 7: "⁷", 8: "⁸", 9: "⁹" };
-  function tick(value) { // far decades as powers of ten, which are short enough to stand beside an axis
-    const exponent = Math.round(Math.log10(value));
-    const decade = value > 0 && Math.abs(Math.log10(value) - exponent) < 1e-9 && (exponent < -3 || exponent > 4);
-    return decade ? `10${String(exponent).replace(/./g, (digit) => RAISED[digit])}` : number(value);
+  const power = (exponent) => `10${String(exponent).replace(/./g, (digit) => RAISED[digit])}`;
+  function ticks(values) { // of one axis, short enough to stand beside it: decades, or multiples of one power of ten
+    const exponents = values.map((value) => Math.round(Math.log10(value)));
+    if (values.every((value, i) => value > 0 && Math.abs(Math.log10(value) - exponents[i]) < 1e-9))
+      return values.map((value, i) => (exponents[i] < -3 || exponents[i] > 4 ? power(exponents[i]) : number(value)));
+    const most = Math.floor(Math.log10(Math.max(...values.map(Math.abs))));
+    if (most > -4 && most < 6) return values.map((value) => number(value));
+    return values.map((value) => (value === 0 ? "0" : `${number(value / 10 ** most)}·${power(most)}`));
   }
   function cell(value) {
     if (typeof value === "number") return Number.isInteger(value) ? String(value).replace("-", "−") : number(value);
@@ -31,7 +35,7 @@ const Format = (() => {
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 5000);
   }
-  return { number, tick, cell, interval, csv, save };
+  return { number, ticks, cell, interval, csv, save };
 })();
 
 const Dom = {

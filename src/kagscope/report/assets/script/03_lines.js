@@ -13,12 +13,12 @@ const Lines = (() => {
     const points = chart.series.flatMap((s) => s.x.map((x, i) => ({ x, y: s.y[i], low: s.low?.[i], high: s.high?.[i] }))).filter((p) => there(p.y));
     if (!points.length) { host.replaceChildren(Dom.make("p", { textContent: chart.none || "Nothing was measured for this choice." })); return; }
     const range = axes(chart, points, { W, H, L: 0, R, T, B }).ys, heights = (chart.y === "log" ? Svg.logTicks(...range) : Svg.ticks(...range)).filter((y) => y >= range[0] && y <= range[1]);
-    const L = 20 + 17 * words.length + DIGIT * Math.max(...heights.map((y) => Format.tick(y).length)); // room for the label and what stands at the ticks
+    const texts = Format.ticks(heights), L = 20 + 17 * words.length + DIGIT * Math.max(...texts.map((text) => text.length)); // room for the label and what stands at the ticks
     const { px, py, first, xs, ys } = axes(chart, points, { W, H, L, R, T, B });
     const svg = node("svg", { viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `${chart.label || `${chart.yLabel} against ${chart.xLabel}`}; the numbers are in the table that follows` });
-    for (const y of heights) {
+    for (const [i, y] of heights.entries()) {
       svg.append(node("line", { x1: L, x2: W - R, y1: py(y), y2: py(y), class: "grid" }));
-      svg.append(node("text", { x: L - 6, y: py(y) + 4, "text-anchor": "end", class: "tick" }, Format.tick(y)));
+      svg.append(node("text", { x: L - 6, y: py(y) + 4, "text-anchor": "end", class: "tick" }, texts[i]));
     }
     let places = chart.xTicks;
     if (!places && chart.x === "step") places = [[0, "0"], ...Svg.logTicks(first, xs[1]).map((t) => [t, format(t)])].filter(([t]) => t >= xs[0] && t <= xs[1]);
