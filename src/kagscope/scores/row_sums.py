@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kagscope.minors import row_pairs as kernels
 from kagscope.minors.haar import NEARLY_PARALLEL
 from kagscope.scores.once import forbid_second_derivative
 from kagscope.scores.pair_areas import add_area_gradient, areas_and_slopes
@@ -77,11 +76,13 @@ class RowPairs:
 
     @cached_property
     def _squares_and_near(self) -> tuple[FloatArray, tuple[IndexArray, IndexArray]]:
-        squares, diagonal = np.empty_like(self.gram), self.gram.diagonal()
-        if not kernels.row_squares(self.gram, NEARLY_PARALLEL, squares):
-            return squares, (_NONE, _NONE)
-        i, j = np.nonzero(np.tril(squares < NEARLY_PARALLEL * np.outer(diagonal, diagonal), -1))
-        squares[i, j] = squares[j, i] = _to_numpy(accurate_squares(self.lines, *self._device_indices(i, j)))
+        whole = np.outer(self.gram.diagonal(), self.gram.diagonal())
+        squares = np.maximum(whole - self.gram * self.gram, 0.0)
+        near = squares < NEARLY_PARALLEL * whole
+        np.fill_diagonal(near, False)
+        i, j = np.nonzero(np.tril(near)) if near.any() else (_NONE, _NONE)
+        if i.size:
+            squares[i, j] = squares[j, i] = _to_numpy(accurate_squares(self.lines, *self._device_indices(i, j)))
         return squares, (i, j)
 
     def draw(self, count: int, generator: torch.Generator) -> RowPairSample:
@@ -89,11 +90,14 @@ class RowPairs:
 
         S1 / sqrt(S2) hardly varies between pairs, so that few pairs suffice (MATH.md 4.11).
         """
-        first, second = np.empty((2, count), dtype=np.int64)
-        weights = np.empty(count)
-        offset = torch.rand(1, generator=generator).item()
-        drawn = kernels.draw_pairs(self.squares, self.factors, offset, first, second, weights)
-        return RowPairSample(first[:drawn], second[:drawn], weights[:drawn])
+        sizes = np.abs(self.factors)
+        chance = (np.sqrt(self.squares) * (sizes.T @ sizes)).ravel()  # each pair twice
+        running = np.cumsum(chance)
+        targets = (np.arange(count) + torch.rand(1, generator=generator).item()) * (running[-1] / count)
+        places = np.minimum(np.searchsorted(running, targets, side="right"), len(running) - 1)
+        places = places[chance[places] > 0]
+        first, second = np.divmod(places, len(self.squares))
+        return RowPairSample(first, second, running[-1] / (2 * count * chance[places]))
 
     def sums(self, rows: RowPairSample | None = None) -> tuple[Tensor, Tensor]:
         """(B,) S1 and S2; S1 is estimated from ``rows`` if given."""
@@ -116,10 +120,10 @@ class _Sums(torch.autograd.Function):
         ctx.first, ctx.second = np.triu_indices(len(W), 1) if rows is None else (rows.first, rows.second)
         areas, ctx.slopes = areas_and_slopes(pairs.lines, *pairs._device_indices(ctx.first, ctx.second), ctx.needs_input_grad[0])
         weighted = _to_numpy(areas) if rows is None else _to_numpy(areas) * rows.weight
-        factors = pairs.factors
-        ctx.by_size, ctx.by_square = np.empty_like(factors), np.empty_like(factors)
-        s1, s2 = np.empty((2, len(factors)))
-        kernels.row_sums(weighted, ctx.first, ctx.second, pairs.squares, factors, ctx.by_size, ctx.by_square, s1, s2)
+        m, sizes = len(W), np.abs(pairs.factors)
+        matrix = np.bincount(ctx.first * m + ctx.second, weighted, m * m).reshape(m, m)
+        ctx.by_size, ctx.by_square = sizes @ (matrix + matrix.T), sizes**2 @ pairs.squares
+        s1, s2 = (0.5 * (powers * by_row).sum(axis=1) for powers, by_row in ((sizes, ctx.by_size), (sizes**2, ctx.by_square)))
         return torch.from_numpy(s1).to(W.device), torch.from_numpy(s2).to(W.device)
 
     @staticmethod
@@ -134,18 +138,15 @@ class _Sums(torch.autograd.Function):
     @staticmethod
     def _gradients(ctx: Any, of_s1: FloatArray, of_s2: FloatArray) -> tuple[Tensor | None, Tensor | None]:
         pairs: RowPairs = ctx.pairs
-        factors, toward_W, toward_d = pairs.factors, None, None
+        d, toward_W, toward_d = pairs.factors, None, None
         if ctx.needs_input_grad[0]:
-            weights = np.empty_like(pairs.gram)
-            kernels.square_weights(of_s2, factors, weights)
-            toward_W = _square_gradient(pairs, weights)
-            weights = np.empty(len(ctx.first))
-            kernels.area_weights(of_s1, factors, ctx.first, ctx.second, weights)
+            squares, sizes = d**2, np.abs(d)
+            toward_W = _square_gradient(pairs, (of_s2[:, None] * squares).T @ squares)
+            weights = ((of_s1[:, None] * sizes).T @ sizes)[ctx.first, ctx.second]
             of_areas = torch.from_numpy(weights if ctx.rows is None else weights * ctx.rows.weight).to(toward_W.device)
             add_area_gradient(pairs.lines, *pairs._device_indices(ctx.first, ctx.second), of_areas, ctx.slopes, toward_W)
         if ctx.needs_input_grad[1]:
-            slopes = np.empty_like(factors)
-            kernels.toward_factors(of_s1, of_s2, factors, ctx.by_size, ctx.by_square, slopes)
+            slopes = of_s1[:, None] * np.sign(d) * ctx.by_size + 2.0 * of_s2[:, None] * d * ctx.by_square
             toward_d = torch.from_numpy(slopes).to(pairs.W.device)
         return toward_W, toward_d
 
@@ -164,8 +165,10 @@ def _square_gradient(pairs: RowPairs, weights: FloatArray) -> Tensor:
             of_near = torch.from_numpy(weights[i, j]).to(lines)
             (near_gradient,) = torch.autograd.grad(accurate_squares(lines, *pairs._device_indices(i, j)), lines, of_near)
         weights[i, j] = weights[j, i] = 0.0
-    kernels.toward_rows(weights, pairs.gram)
-    gradient = torch.from_numpy(weights).to(pairs.lines) @ pairs.lines
+    np.fill_diagonal(weights, 0.0)
+    toward_rows = -2.0 * weights * pairs.gram
+    np.fill_diagonal(toward_rows, 2.0 * weights @ pairs.gram.diagonal())
+    gradient = torch.from_numpy(toward_rows).to(pairs.lines) @ pairs.lines
     return gradient if near_gradient is None else gradient + near_gradient
 
 
