@@ -112,33 +112,32 @@ class FactoredMoments:
         shape = tuple(factors.shape)
         if len(shape) not in (1, 2) or shape[-1] != self.rows or 0 in shape:
             raise InputError(f"d has shape {shape}, expected ({self.rows},) or (B, {self.rows}): one factor for each row of W")
+        require_finite(on_host(factors), "d")
+        host = np.atleast_2d(on_host(factors))
         if form_device is None:
-            require_finite(factors, "d")
-            size, exponent = normalise(np.abs(np.atleast_2d(factors))[:, None, :])
-            forms: Any = (entry_forms, pair_forms, triple_forms)[self.k - 1]
+            size, exponent = normalise(np.abs(host)[:, None, :])
         else:
-            from kagscope.minors import torch_factored
+            from kagscope.minors.routes import torch_enumeration
 
-            if not bool(factors.isfinite().all()):
-                require_finite(factors.cpu().numpy(), "d")
-            size, exponent = torch_factored.normalise(factors.abs().reshape(-1, 1, self.rows))
-            forms = (torch_factored.entry_forms, torch_factored.pair_forms)[self.k - 1]
+            size, exponent = torch_enumeration.normalise(factors.abs().reshape(-1, 1, self.rows))
+        forms: Any = (entry_forms, pair_forms, triple_forms)[self.k - 1]
         device = device_of(d) or self.device
         with one_blas_thread(), np.errstate(under="ignore"):
             sums_by_selection = [forms(table, size[:, 0], self.wanted) for table in self.tables]
         exponents = [exponent + self.exponent] * len(sums_by_selection)
-        hard = self._mixed_scales(factors if form_device is None else factors.cpu().numpy())
+        hard = self._mixed_scales(host)
         if hard.size:
-            host = np.abs(np.atleast_2d(factors if form_device is None else factors.cpu().numpy()))
             exponents = [values.copy() for values in exponents]
             for index, (table, sums) in enumerate(zip(self.tables, sums_by_selection, strict=True)):
                 for b in hard:
-                    entry, shift = mixed_forms(table, self._lost_sets(index), self.row_exponents, host[b], self.k, self.wanted)
+                    entry, shift = mixed_forms(
+                        table, self._lost_sets(index), self.row_exponents, np.abs(host[b]), self.k, self.wanted
+                    )
                     exponents[index][b] = shift + self.exponent
                     for name, value in entry.items():
                         sums[name][b] = value[0]
         for chosen, sums in zip(self.selections, sums_by_selection, strict=True):
-            self._mark_lost(chosen, sums, factors)
+            self._mark_lost(chosen, sums, host)
         results = [
             Moments(
                 self.k,
@@ -166,12 +165,12 @@ class FactoredMoments:
             self._lost[index] = low[~zero]
         return self._lost[index]
 
-    def _mark_lost(self, chosen: Selection, sums: dict[str, FloatArray], d: Any) -> None:
+    def _mark_lost(self, chosen: Selection, sums: dict[str, FloatArray], d: FloatArray) -> None:
         """NaN for nonzero sums so far below the largest minor of W that they have lost digits."""
         low = np.any([np.abs(values) < LEAST for name, values in sums.items() if name != "entropy"], axis=0)
         if not low.any():
             return
-        live, sets = np.atleast_2d(on_host(d)) != 0, cached_subsets((chosen,), self.layout, self.k).sets
+        live, sets = d != 0, cached_subsets((chosen,), self.layout, self.k).sets
         for b in np.flatnonzero(low):
             if not dependent(np.ascontiguousarray(self.matrix[live[b]]), sets).all():
                 for name in sums:
@@ -179,8 +178,8 @@ class FactoredMoments:
 
     def _mixed_scales(self, d: FloatArray) -> NDArray[np.intp]:
         """Indices of d (B, m) whose entries differ so much in scale that squares of products of k would leave the range."""
-        both = np.atleast_2d(np.frexp(np.abs(d))[1].astype(np.int64) + self.row_exponents)
-        far = np.where(np.atleast_2d(d) != 0, both.max(axis=1, keepdims=True) - both, 0).max(axis=1)
+        both = np.frexp(d)[1].astype(np.int64) + self.row_exponents
+        far = np.where(d != 0, both.max(axis=1, keepdims=True) - both, 0).max(axis=1)
         return np.flatnonzero((far > MIXED_ROWS) | self.row_exponents.any())
 
     def _plan(self, batch: int, name: str, count: int, device: Any, form_device: Any) -> Plan:

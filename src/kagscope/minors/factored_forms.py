@@ -1,43 +1,44 @@
-"""Sums over the minors of diag(d) W for every d, from the moments of W by row subset (MATH.md 4.7)."""
+"""Sums over the minors of diag(d) W for every d, from the moments of W by row subset (MATH.md 4.7).
+
+Factors d are NumPy arrays, or for k = 1 and 2 tensors on the device where thousands of d already lie; sums come back as arrays,
+which :class:`kagscope.minors.moments.Moments` places again when they are read.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.minors._input import is_torch, to_device
 from kagscope.minors.factored_kernels import pair_tops
 from kagscope.minors.moments import SUMS
 from kagscope.minors.routes.determinants import row_subsets
+from kagscope.minors.scaling import on_host
 from kagscope.minors.threads import run_parts
 
 FloatArray = NDArray[np.float64]
 
 
-def _d_log_d(d: FloatArray) -> FloatArray:
-    return d * np.log(np.where(d > 0, d, 1.0))
-
-
-def entry_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
+def entry_forms(table: FloatArray, d: Any, wanted: frozenset[str]) -> dict[str, FloatArray]:
     """Sums (B,) for k = 1; ``table`` (5, m) by row, ``d`` (B, m) normalised and not negative."""
-    sums = {"s1": d @ table[0], "s2": d**2 @ table[1], "s4": d**4 @ table[2]}
-    if "entropy" in wanted:
-        sums["entropy"] = d @ table[3] + _d_log_d(d) @ table[0]
-    if "top" in wanted:
-        sums["top"] = (d * table[4]).max(axis=1)
-    return select_sums(sums, wanted)
+    return _select(_weighted_sums(to_device(table, d.device) if is_torch(d) else table, d, wanted), wanted)
 
 
-def pair_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
+def pair_forms(table: FloatArray, d: Any, wanted: frozenset[str]) -> dict[str, FloatArray]:
     """Sums (B,) for k = 2; ``table`` (5, m (m - 1) / 2) by row pair, ``d`` (B, m) normalised and not negative."""
     m = d.shape[1]
     first, second = np.triu_indices(m, 1)
 
-    def form(values: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
-        """1/2 sum_ij left_i values_ij right_j over the symmetric matrix of the row pairs."""
+    def symmetric(values: FloatArray) -> Any:
         matrix = np.zeros((m, m))
-        matrix[first, second] = values
-        matrix[second, first] = values
-        return 0.5 * np.einsum("bi,bi->b", left @ matrix, right)
+        matrix[first, second] = matrix[second, first] = values
+        return to_device(matrix, d.device) if is_torch(d) else matrix
+
+    def form(values: FloatArray, left: Any, right: Any) -> Any:
+        """1/2 sum_ij left_i values_ij right_j over the symmetric matrix of the row pairs."""
+        return 0.5 * ((left @ symmetric(values)) * right).sum(1)
 
     sums = {}
     if wanted & {"s1", "entropy"}:
@@ -47,36 +48,19 @@ def pair_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict
     if "s4" in wanted:
         sums["s4"] = form(table[2], d**4, d**4)
     if "entropy" in wanted:
-        sums["entropy"] = form(table[3], d, d) + 2 * form(table[0], _d_log_d(d), d)
+        sums["entropy"] = form(table[3], d, d) + 2 * form(table[0], _x_log_x(d), d)
     if "top" in wanted:
-        tops = np.zeros((m, m))
-        tops[first, second] = tops[second, first] = table[4]
-        sums["top"] = np.empty(len(d))
-        rows = np.ascontiguousarray(d)
-        step = 512
-        run_parts(lambda part: pair_tops(tops, rows[part * step :][:step], sums["top"][part * step :][:step]), -(-len(d) // step))
-    return select_sums(sums, wanted)
+        sums["top"] = _largest_products(symmetric(table[4]), d)
+    return _select(sums, wanted)
 
 
 def triple_forms(table: FloatArray, d: FloatArray, wanted: frozenset[str]) -> dict[str, FloatArray]:
     """Sums (B,) for k = 3; ``table`` (5, C(m, 3)) by row triple, ``d`` (B, m) normalised and not negative."""
-    triples = row_subsets(d.shape[1], 3)
-    sums = {name: np.empty(len(d)) for name in SUMS if name in wanted or name == "s1"}
-    step = max(1, 2**22 // max(len(triples), 1))
-    for start in range(0, len(d), step):
-        block = d[start : start + step]
-        product = block[:, triples[:, 0]] * block[:, triples[:, 1]] * block[:, triples[:, 2]]
-        rows = slice(start, start + step)
-        sums["s1"][rows] = product @ table[0]
-        if "s2" in wanted:
-            sums["s2"][rows] = product**2 @ table[1]
-        if "s4" in wanted:
-            sums["s4"][rows] = product**4 @ table[2]
-        if "entropy" in wanted:
-            sums["entropy"][rows] = product @ table[3] + _d_log_d(product) @ table[0]
-        if "top" in wanted:
-            sums["top"][rows] = (product * table[4]).max(axis=1, initial=0.0)
-    return select_sums(sums, wanted)
+    i, j, h = row_subsets(d.shape[1], 3).T
+    step = max(1, 2**22 // len(i))
+    blocks = [d[start : start + step] for start in range(0, len(d), step)]
+    parts = [_weighted_sums(table, block[:, i] * block[:, j] * block[:, h], wanted) for block in blocks]
+    return _select({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, wanted)
 
 
 def mixed_forms(
@@ -95,15 +79,45 @@ def mixed_forms(
     shift = int(-(-int(sizes.max()) // k))
     with np.errstate(under="ignore", over="ignore", invalid="ignore"):
         w = np.where(live, np.ldexp(products, np.where(live, powers - k * shift, 0)), 0.0)
-        sums = {"s1": w @ table[0], "s2": w**2 @ table[1], "s4": w**4 @ table[2], "top": (w * table[4]).max(initial=0.0)}
-        sums["entropy"] = w @ table[3] + _d_log_d(w) @ table[0]
+        sums = _weighted_sums(table, w[None], wanted)
     sizes = powers[lost][products[lost] > 0] - 900 - k * shift
     if sizes.size and (int(sizes.max()) > -40 or not live.any()):
-        sums = dict.fromkeys(sums, np.nan)
-    finite = {name: np.atleast_1d(value if np.isfinite(value) else np.nan) for name, value in sums.items()}  # or beyond the range
-    return select_sums(finite, wanted), shift
+        sums = dict.fromkeys(sums, np.full(1, np.nan))
+    finite = {name: np.where(np.isfinite(value), value, np.nan) for name, value in sums.items()}  # or beyond the range
+    return _select(finite, wanted), shift
 
 
-def select_sums(sums: dict[str, FloatArray], wanted: frozenset[str]) -> dict[str, FloatArray]:
+def _weighted_sums(table: Any, w: Any, wanted: frozenset[str]) -> dict[str, Any]:
+    """Sums (B,) over row sets whose minors are multiplied by ``w`` (B, sets), not negative; ``table`` (5, sets)."""
+    sums = {"s1": w @ table[0]}
+    if "s2" in wanted:
+        sums["s2"] = w**2 @ table[1]
+    if "s4" in wanted:
+        sums["s4"] = w**4 @ table[2]
+    if "entropy" in wanted:
+        sums["entropy"] = w @ table[3] + _x_log_x(w) @ table[0]
+    if "top" in wanted:
+        sums["top"] = (w * table[4]).amax(1) if is_torch(w) else (w * table[4]).max(axis=1, initial=0.0)
+    return sums
+
+
+def _x_log_x(x: Any) -> Any:
+    return x.xlogy(x) if is_torch(x) else x * np.log(np.where(x > 0, x, 1.0))
+
+
+def _largest_products(tops: Any, d: Any) -> Any:
+    """(B,) largest d_i d_j tops_ij; ``tops`` (m, m) symmetric, 0 on the diagonal."""
+    if is_torch(d):
+        best = d.new_zeros(d.shape)
+        for i, row in enumerate(tops):
+            best = best.maximum(d[:, i : i + 1] * row)
+        return (best * d).amax(1)
+    largest, rows, step = np.empty(len(d)), np.ascontiguousarray(d), 512
+    run_parts(lambda part: pair_tops(tops, rows[part * step :][:step], largest[part * step :][:step]), -(-len(d) // step))
+    return largest
+
+
+def _select(sums: dict[str, Any], wanted: frozenset[str]) -> dict[str, FloatArray]:
     """The sums that were asked for; S1 stays beside the entropy, whose scale needs it."""
-    return {name: sums[name] for name in SUMS if name in sums and (name in wanted or (name == "s1" and "entropy" in wanted))}
+    kept = (name for name in SUMS if name in sums and (name in wanted or (name == "s1" and "entropy" in wanted)))
+    return {name: on_host(sums[name]) for name in kept}
