@@ -1,7 +1,7 @@
 """Random rotations in closed form (MATH.md 4.5): what S1 would be if the rows pointed in uniformly random directions.
 
 For Q uniform on O(m), E[S1(QJ)] = C(m, k) c(m, k) sum over column subsets C of the volume sqrt(det(J_C^T J_C)). The volumes
-come from Gram matrices; where two columns are nearly parallel, from |x| |y - proj_x y| instead, which does not cancel.
+come from Gram matrices; where two columns are nearly parallel, from the residual of one, which does not cancel.
 
 Column subsets are given as arrays: ``columns`` (n,) bool (which columns take part), ``pairs`` (n, n) bool (which two may
 be combined; a k-subset counts when all its pairs may), or ``subsets`` (count, k) an explicit list. Without any of these,
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.minors.careful import MOST_EXACT, bareiss_dets, integers
-from kagscope.minors.det2 import KERNEL, det2
+from kagscope.minors.det2 import KERNEL
 from kagscope.minors.plan import Estimate
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.determinants import clique_subsets, row_subsets
 from kagscope.minors.routes.spectral import elementary_symmetric
+from kagscope.minors.routes.square_kernels import spanned_area
 from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import bit_span, normalise, times_power_of_two
 from kagscope.minors.threads import map_blocks
@@ -48,33 +49,9 @@ def haar_constant(m: int, k: int) -> float:
 
 
 @njit(**KERNEL)
-def _nearly_parallel_area(x, y):  # type: ignore[no-untyped-def]
-    """Area that x and y span, to a few units in the last place; exactly 0 where they are parallel.
-
-    With x_p the largest entry, y = (y_p / x_p) x + z where z_i = (x_p y_i - x_i y_p) / x_p, each to full precision; and z, which
-    has no entry p, is far from parallel to x.
-    """
-    p = 0
-    for i in range(x.size):
-        if abs(x[i]) > abs(x[p]):
-            p = i
-    xx = xz = zz = scale = 0.0
-    for i in range(x.size):
-        scale = max(scale, abs(det2(x[p], x[i], y[p], y[i])))
-    if scale == 0:
-        return 0.0
-    for i in range(x.size):
-        z = det2(x[p], x[i], y[p], y[i]) / scale
-        xx += x[i] * x[i]
-        xz += x[i] * z
-        zz += z * z
-    return scale * math.sqrt(max(xx * zz - xz * xz, 0.0)) / abs(x[p])
-
-
-@njit(**KERNEL)
 def _sum_areas(vectors, start, gram, squares, allowed, every):  # type: ignore[no-untyped-def]
     """Sum over allowed pairs c < b of the area that vectors b and c (rows) span, for the b in the rows of ``gram``."""
-    total = 0.0
+    total, z = 0.0, np.empty(vectors.shape[1])
     for b in range(start, start + gram.shape[0]):
         bb = squares[b]
         partial = 0.0
@@ -86,7 +63,7 @@ def _sum_areas(vectors, start, gram, squares, allowed, every):  # type: ignore[n
                     if square > NEARLY_PARALLEL * whole:
                         partial += math.sqrt(square)
                     elif whole > 0:
-                        partial += _nearly_parallel_area(vectors[b], vectors[c])
+                        partial += spanned_area(vectors[b], vectors[c], z)
         total += partial
     return total
 

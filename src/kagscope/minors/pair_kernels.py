@@ -6,7 +6,8 @@ import numba as nb
 import numpy as np
 
 from kagscope.minors._numba import FRACTION, LN2, LOWEST_BIN, TWO_52, bits_of, float_of, fma, prefer_wide_vectors, split
-from kagscope.minors.det2 import KERNEL, det2
+from kagscope.minors.det2 import KERNEL
+from kagscope.minors.routes.square_kernels import spanned_area
 
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits
 EPSILON = 4e-16
@@ -145,33 +146,12 @@ def draw_probabilities(q, times, surely, chance, state):  # type: ignore[no-unty
 
 @nb.njit(**KERNEL)
 def parallel_sizes(VT, pairs, known):  # type: ignore[no-untyped-def]
-    """As :func:`pair_sizes`, where Grams cancel; q is exactly 0 where every minor is; ``VT`` (n, m) is the transpose.
-
-    With a column's largest entry as the pivot, r_j = a_p b_j - a_j b_p has r_p = 0, so that it is not parallel to a and
-    S2 = (|a|^2 |r|^2 - (a . r)^2) / a_p^2 does not cancel. All is scaled by largest entries, so that no square leaves the range.
-    """
-    m = VT.shape[1]
-    r = np.empty(m)
+    """As :func:`pair_sizes`, where Grams cancel; q is exactly 0 where every minor is; ``VT`` (n, m) is the transpose."""
+    z = np.empty(VT.shape[1])
     for p in range(len(pairs)):
-        a, b = VT[pairs[p, 0]], VT[pairs[p, 1]]
-        pivot, high, low = 0, 0.0, 0.0
-        for j in range(m):
-            if abs(a[j]) > high:
-                pivot, high = j, abs(a[j])
-        for j in range(m):
-            r[j] = det2(a[pivot], b[pivot], a[j], b[j]) / high if high > 0 else 0.0
-            low = max(low, abs(r[j]))
-        known[:, p] = 0.0
-        if low > 0:
-            aa = rr = ar = 0.0
-            for j in range(m):
-                x, y = a[j] / high, r[j] / low
-                aa += x * x
-                rr += y * y
-                ar += x * y
-            q = np.sqrt(aa * rr - ar * ar) * low * high
-            known[0, p] = q
-            known[1, p] = q * np.log(q) if q > 0 else 0.0
+        q = spanned_area(VT[pairs[p, 0]], VT[pairs[p, 1]], z)
+        known[0, p] = q
+        known[1, p] = q * np.log(q) if q > 0 else 0.0
 
 
 @nb.njit(**KERNEL, fastmath={"reassoc", "nnan", "nsz"})

@@ -1,4 +1,4 @@
-"""S2 of pairs of lines, the squared area that two rows or columns span, to full precision, and its derivative.
+"""The area that two rows or columns span, to full precision; its square, S2 of the pair, and the derivative of that.
 
 |x|^2 |y|^2 - (x y)^2 cancels where x and y are nearly parallel (MATH.md 4.1). With x_p the largest entry of x and
 z_i = x_p y_i - x_i y_p, each to full precision, it is (|x|^2 |z|^2 - (x z)^2) / x_p^2; z, which has no entry p, is far from
@@ -13,6 +13,32 @@ import numpy as np
 from numba import njit
 
 from kagscope.minors.det2 import KERNEL, det2
+
+
+@njit(**KERNEL)
+def spanned_area(x, y, z):  # type: ignore[no-untyped-def]
+    """Area that x and y span, exactly 0 where they are parallel; ``z`` is workspace.
+
+    All is scaled by largest entries, so that no square leaves the range.
+    """
+    p, high, low = 0, 0.0, 0.0
+    for i in range(x.size):
+        if abs(x[i]) > high:
+            p, high = i, abs(x[i])
+    if high == 0:
+        return 0.0
+    for i in range(x.size):
+        z[i] = det2(x[p], y[p], x[i], y[i]) / high
+        low = max(low, abs(z[i]))
+    if low == 0:
+        return 0.0
+    xx = xz = zz = 0.0
+    for i in range(x.size):
+        a, b = x[i] / high, z[i] / low
+        xx += a * a
+        xz += a * b
+        zz += b * b
+    return math.sqrt(max(xx * zz - xz * xz, 0.0)) * low * high
 
 
 @njit(**KERNEL)
