@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import gcd
 from typing import Any, NamedTuple
 
@@ -59,6 +60,22 @@ def group_means(replicates: FloatArray, groups: int) -> FloatArray:
     return replicates if draws == groups else replicates.reshape(batch, groups, -1, *rest).mean(axis=2)
 
 
+def place(counts: Sequence[NDArray[Any]] | NDArray[Any], offsets: Sequence[int] | NDArray[np.int64], width: int) -> NDArray[Any]:
+    """(N, …, width) the N arrays of counts (…, bins), each from its own offset on; zeros elsewhere."""
+    placed = np.zeros((len(counts), *counts[0].shape[:-1], width), dtype=counts[0].dtype)
+    for row, offset, values in zip(placed, offsets, counts, strict=True):
+        if values.shape[-1]:
+            row[..., offset : offset + values.shape[-1]] = values
+    return placed
+
+
+def line_up(parts: Sequence[tuple[int, NDArray[Any]]]) -> tuple[int, NDArray[Any]]:
+    """The first slot in use of N histograms, (first slot, counts (…, slots)) each, and their counts (N, …, slots) from it on."""
+    ends = [(first, first + counts.shape[-1]) for first, counts in parts if counts.shape[-1]] or [(1, 1)]
+    low = min(first for first, _ in ends)
+    return low, place([counts for _, counts in parts], [first - low for first, _ in parts], max(end for _, end in ends) - low)
+
+
 def scale_to_total(hist: FloatArray, known: FloatArray) -> FloatArray:
     """Rescale estimated counts (…, groups, slots) so that they sum to the ``known`` total (…).
 
@@ -80,16 +97,11 @@ def merge(left: Bins, right: Bins) -> Bins:
     width = int(max(w.max(initial=0) for w in widths))
     sampled = [bins.replicates for bins in (left, right) if bins.replicates is not None]
     groups = gcd(*(replicates.shape[1] for replicates in sampled))
-    counts = np.zeros((len(first), width), dtype=np.result_type(left.counts, right.counts))
+    counts = sum(place(bins.counts, bins.first - first, width) for bins in (left, right))
     replicates = np.zeros((len(first), groups, width + 1))
-    for bins in (left, right):
-        counts_by_group = (
-            np.dstack([np.atleast_3d(bins.counts).swapaxes(1, 2), bins.zeros[:, None, None]])
-            if bins.replicates is None
-            else group_means(bins.replicates, groups)
-        )
-        replicates[:, :, -1] += counts_by_group[:, :, -1]
-        for row, offset in enumerate(bins.first - first):
-            counts[row, offset : offset + bins.counts.shape[1]] += bins.counts[row]
-            replicates[row, :, offset : offset + bins.counts.shape[1]] += counts_by_group[row, :, :-1]
-    return Bins(first, counts, left.zeros + right.zeros, replicates if sampled else None)
+    for bins in (left, right) if sampled else ():
+        known = np.concatenate([bins.counts, bins.zeros[:, None]], axis=1)[:, None]
+        by_group = known if bins.replicates is None else group_means(bins.replicates, groups)
+        replicates[:, :, :-1] += place(by_group[:, :, :-1], bins.first - first, width)
+        replicates[:, :, -1] += by_group[:, :, -1]
+    return Bins(first, np.asarray(counts), left.zeros + right.zeros, replicates if sampled else None)

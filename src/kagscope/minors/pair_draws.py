@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors._numba import LOWEST_BIN, SLOTS
-from kagscope.minors.histograms import scale_to_total
+from kagscope.minors.histograms import place, scale_to_total
 from kagscope.minors.pair_kernels import draw_probabilities, pair_sizes, parallel_sizes, visit_pairs
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.threads import even_parts, map_blocks, one_blas_thread, run_parts
@@ -159,11 +159,9 @@ class PairDraws:
         if before is None or before.hist is None:
             return first, counts
         low = min(first, before.first)
-        high = max(first + counts.shape[2], before.first + before.hist.shape[2])
-        combined = np.zeros((self.cells, GROUPS, high - low))
-        combined[:, :, before.first - low : before.first - low + before.hist.shape[2]] = before.hist
-        combined[redrawn] = 0.0
-        combined[redrawn, :, first - low : first - low + counts.shape[2]] = counts
+        width = max(first + counts.shape[2], before.first + before.hist.shape[2]) - low
+        combined = place(before.hist, [before.first - low] * self.cells, width)
+        combined[redrawn] = place(counts, [first - low] * len(counts), width)
         return low, combined
 
     def _draw_pairs(self, cell: int, draws: int, seed: list[int]) -> tuple[IntArray, IntArray, FloatArray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
@@ -11,6 +13,7 @@ REPLICATES = 64  # independent repetitions of whatever is sampled
 GROUPS = 16  # groups of replicates, each with its own histogram
 UNEVEN = 8.0  # kurtosis of independent estimates beyond which few of them dominate the variance of their mean
 ROUNDING = 1e-12  # relative difference of equal estimates due to the order of summation
+S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 CARRIED = 16.0  # effective draws below which the error of a sum is unknown
 
 
@@ -42,6 +45,17 @@ def dominated_by_few(draws: FloatArray) -> NDArray[np.bool_]:
     varies = largest - least > ROUNDING * np.abs(draws).max(axis=-1)
     few = np.array([effective_draws(r) < draws.shape[-1] / UNEVEN for r in draws.reshape(-1, draws.shape[-1])], dtype=bool)
     return few.reshape(mean.shape) | (varies & (tails < np.sqrt(CARRIED) * error))
+
+
+def relative_error(name: str, replicates: Mapping[str, FloatArray]) -> float:
+    """Relative standard error of a sum, of S4 over :data:`S4_FACTOR`; for the entropy the error of KL, which depends on S1."""
+    values, total = replicates[name], float(replicates["s1" if name == "entropy" else name].mean())
+    if not total > 0:
+        return np.inf
+    if name == "entropy":
+        values = values - (float(values.mean()) / total + 1) * replicates["s1"]
+    error = float(values.std(ddof=1)) / np.sqrt(values.size) / total
+    return error / S4_FACTOR if name == "s4" else error
 
 
 def student_factor(groups: int) -> float:

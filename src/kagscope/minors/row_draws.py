@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.histograms import Bins
+from kagscope.minors.histograms import Bins, place
 from kagscope.minors.moments import SUMS, Moments, are_zero, at_exponent
 from kagscope.minors.replicates import CARRIED, UNEVEN, effective_draws, student_factor
 
@@ -118,8 +118,7 @@ class RowDraws:
         replicates = np.zeros((len(first), len(parts), width + 1))
         for group, bins in enumerate(parts):
             replicates[:, group, -1] = bins.zeros
-            for row, offset in enumerate(bins.first - first):
-                replicates[row, group, offset : offset + bins.counts.shape[1]] = bins.counts[row]
+            replicates[:, group, :-1] = place(bins.counts, bins.first - first, width)
         replicates *= factor
         mean = replicates.mean(axis=1)
         return Bins(first, mean[:, :-1], mean[:, -1], replicates)

@@ -15,7 +15,7 @@ from kagscope.columns.layout import Layout
 from kagscope.columns.selections import Selection, Subsets
 from kagscope.minors._input import is_torch
 from kagscope.minors._numba import LOWEST_BIN
-from kagscope.minors.histograms import Bins
+from kagscope.minors.histograms import Bins, line_up
 from kagscope.minors.moments import SUMS
 from kagscope.minors.scaling import normalise, on_host
 
@@ -118,6 +118,16 @@ class Task:
         return comb(self.shape[0], self.k) * (self.count or 0)
 
     @property
+    def wanted_with_s1(self) -> frozenset[str]:
+        """``wanted`` with S1, where scores of what is wanted are relative to the mean."""
+        return self.wanted | {"s1"} if self.wanted & NEED_S1 else self.wanted
+
+    @property
+    def sums_to_draw(self) -> list[str]:
+        """Names of the sums that draws are to estimate: those wanted and not known."""
+        return [name for name in SUMS if name in self.wanted_with_s1 and name not in self.known]
+
+    @property
     def clique(self) -> bool:
         """Whether the selection is every k-subset of its columns, and there are any."""
         return self.selection.clique and not isinstance(self.selection, Subsets) and self.shape[1] >= self.k
@@ -171,21 +181,24 @@ def trim_histogram(hist: NDArray[np.int64]) -> SlotCounts:
 
 def make_result(task: Task, route: str, exponent: IntArray, sums: FloatArray, hists: Sequence[SlotCounts] | None) -> RouteResult:
     """Result of a route that enumerates every minor, from (B, 5) normalised sums and the histograms of the kernels."""
-    wanted = task.wanted | {"s1"} if task.wanted & NEED_S1 else task.wanted
-    named = {name: sums[:, row] for row, name in enumerate(SUMS) if name in wanted}
+    named = {name: sums[:, row] for row, name in enumerate(SUMS) if name in task.wanted_with_s1}
     bins = absolute_bins(hists, task.k, task.minors, exponent) if hists is not None and "histogram" in task.wanted else None
     return RouteResult(exponent, named, dict.fromkeys(task.wanted, route), bins)
 
 
 def absolute_bins(hists: Sequence[SlotCounts], k: int, count: int, exponent: IntArray) -> Bins:
     """Convert histograms of kernels to absolute bins; minors not visited are those of zero rows, exact zeros."""
-    full = [hist for hist in hists if len(hist.counts)]
-    low = min((hist.first for hist in full), default=0)
-    high = max((hist.first + len(hist.counts) for hist in full), default=0)
-    counts = np.zeros((len(hists), max(high - low, 0)), dtype=np.int64)
-    for row, hist in enumerate(hists):
-        counts[row, hist.first - low : hist.first - low + len(hist.counts)] = hist.counts
+    low, counts = line_up(hists)
     return Bins(LOWEST_BIN + low + 8 * k * exponent, counts, count - counts.sum(axis=1))
+
+
+def draw_notes(task: Task, unknown: Mapping[str, NDArray[np.bool_]], reached: Sequence[bool]) -> list[str]:
+    """What a reader should know of draws, by which sums have an unknown error, and whether each matrix reached ``rel_error``."""
+    lacking, missed = [name for name, flags in unknown.items() if name != "top" and flags.any()], reached.count(False)
+    notes = [f"few draws carry {', '.join(lacking)}: the error is not known"] if lacking else []
+    if missed:
+        notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(reached)} matrices; see stderr")
+    return notes
 
 
 def sampled_bins(groups: FloatArray, k: int, count: int, exponent: IntArray, first: int = 1) -> Bins:

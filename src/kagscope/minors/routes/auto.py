@@ -10,7 +10,7 @@ from kagscope.minors.own_scale import recompute_lost
 from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, CHEAP_SECONDS, Plan, reference_seconds
 from kagscope.minors.routes import Route, routes_of_kind
 from kagscope.minors.routes.sampled import Sampled
-from kagscope.minors.task import NEED_S1, FloatArray, RouteResult, Task
+from kagscope.minors.task import FloatArray, RouteResult, Task
 
 SAMPLED: Route = Sampled()  # samples what no other route does
 
@@ -115,7 +115,7 @@ class Auto:
         """Formulas where they cost little, and draws for the rest."""
         limit = AUTO_SECONDS if task.method == "auto" or (task.k == 2 and task.clique) else CHEAP_SECONDS
         choice: Choice = {}
-        missing = _with_s1(task.wanted) - set(task.known)
+        missing = task.wanted_with_s1 - set(task.known)
         sampler = _sampler(task)
         in_one_pass = sampler is not SAMPLED and not (task.k == 2 and task.method == "auto")
         has_s2 = in_one_pass and not task.clique
@@ -140,7 +140,7 @@ class Auto:
         if not on_device:
             routes = (*routes, *routes_of_kind("expansion"))
         choice: Choice = {}
-        missing = _with_s1(task.wanted)
+        missing = task.wanted_with_s1
         for route in _cheapest_first(routes, task, missing) if task.clique and task.count is not None else ():
             if provided := route.provides(task) & missing:
                 choice[route] = provided
@@ -198,11 +198,6 @@ def _group_by_choice(choices: dict[int, Choice]) -> list[tuple[Choice, list[int]
         else:
             same.append(index)
     return groups
-
-
-def _with_s1(wanted: frozenset[str]) -> frozenset[str]:
-    """``wanted`` with S1, where scores of what is wanted are relative to the mean."""
-    return wanted | {"s1"} if wanted & NEED_S1 else wanted
 
 
 def _work(task: Task, choice: Choice) -> dict[str, float]:

@@ -8,17 +8,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.histograms import Bins
-from kagscope.minors.moments import SUMS
+from kagscope.minors.histograms import Bins, line_up
 from kagscope.minors.own_scale import LEAST
 from kagscope.minors.pair_draws import Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
-from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, apply_control_variate, effective_draws_by_row
+from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, S4_FACTOR, apply_control_variate, effective_draws_by_row
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.enumeration import group_passes
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import cached_subsets
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampled_bins
+from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, draw_notes, sampled_bins
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -30,11 +29,7 @@ ENOUGH = 2.0  # times the draws needed: the first stage may then stand, although
 SHORT = 1.5  # a later stage stands if it requires less than this many times its draws
 STAGES = 4
 MOST_STEPS = 2.0**30  # minors of one matrix visited in one stage
-S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
-KL_FACTOR, KL_NATS = (
-    5.0,
-    0.01,
-)  # the error of KL may be so many times rel_error, up to so many nats, or rel_error
+KL_FACTOR, KL_NATS = 5.0, 0.01  # the error of KL may be so many times rel_error, up to so many nats, or rel_error
 
 
 @register
@@ -62,19 +57,13 @@ class ColumnPairs:
         return [results.get(index) for index in range(len(tasks))]
 
     def _combine(self, task: Task, estimates: list[_Estimate]) -> RouteResult:
-        wanted = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
-        names = [name for name in SUMS if name in wanted and name not in task.known]
+        names = task.sums_to_draw
         replicates = {name: np.stack([e.replicates[name] for e in estimates]) for name in names if name in ROWS}
         sampled = {name: values for name, values in replicates.items() if np.ptp(values, axis=1).any()}
         drawn = [*names, *(("histogram",) if "histogram" in task.wanted else ())]
         unknown = {name: np.array([name in e.unknown for e in estimates]) for name in drawn}
         notes = [f"{np.mean([e.steps for e in estimates]):.3g} minors looked at a matrix"]
-        lacking = [name for name, flags in unknown.items() if name in ROWS and flags.any()]
-        if lacking:
-            notes.append(f"few draws carry {', '.join(lacking)}: the error is not known")
-        missed = sum(not e.converged for e in estimates)
-        if missed:
-            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(estimates)} matrices; see stderr")
+        notes += draw_notes(task, unknown, [e.converged for e in estimates])
         routes = dict.fromkeys(task.wanted, self.name) | {"s2": "Gram matrix"}
         if "top" in unknown and unknown["top"].any():
             routes["top"] = "largest minor met, a lower bound"
@@ -255,12 +244,7 @@ class _StagedDraws:
 
 def _histogram(estimates: list[_Estimate], task: Task) -> Bins:
     """Estimated counts in absolute bins, for all and by group of replicates; the remaining minors are zero."""
-    used = [e for e in estimates if e.groups.shape[1]]
-    low = min((e.first for e in used), default=1)
-    high = max((e.first + e.groups.shape[1] for e in used), default=1)
-    full = np.zeros((len(estimates), GROUPS, high - low))
-    for row, e in zip(full, estimates, strict=True):
-        row[:, e.first - low : e.first - low + e.groups.shape[1]] = e.groups
+    low, full = line_up([(e.first, e.groups) for e in estimates])
     full *= np.minimum(1.0, task.minors / np.maximum(full.sum(axis=2, keepdims=True), 1.0))
     bins = sampled_bins(full, task.k, task.minors, task.inside.exponent, low)
     return bins._replace(replicates=None) if all(e.complete for e in estimates) else bins

@@ -14,21 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
-from kagscope.minors.histograms import Bins
+from kagscope.minors.histograms import Bins, line_up
 from kagscope.minors.moments import SUMS
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, apply_control_variate, effective_draws, slope
+from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, apply_control_variate, effective_draws, relative_error, slope
 from kagscope.minors.routes import Kind
 from kagscope.minors.routes.volume_draws import DEAR, FIRST, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kagscope.minors.scaling import nonzero_rows, normalise
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, sampled_bins
+from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, draw_notes, sampled_bins
 
 FloatArray = NDArray[np.float64]
 
 MOST_STEPS = 2.0**30  # work for one matrix, in minors of an enumeration
-S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 UNITS = FIRST // REPLICATES  # initial column prefixes of each replicate
 MOST_DEAR = 8  # nothing is drawn where it takes more than this many times the work of some seconds
 MOST_SETS = 1 << 20  # column sets drawn for one matrix
@@ -57,30 +56,24 @@ class Sampled:
         return [self._run_task(task) for task in tasks]
 
     def _run_task(self, task: Task) -> RouteResult:
-        matrices, wanted = task.inside, task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
+        matrices, names = task.inside, task.sums_to_draw
         samples = [_Sample(matrix, task, _known_s1_of(task, index)) for index, matrix in enumerate(matrices.normalised)]
         columns, notes = task.count, [f"{np.mean([s.steps for s in samples]):.3g} minors looked at a matrix"]
         if columns is None:
             columns = count_sets(task.selection.pairs(task.layout), task.k, task.seed)
             notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
         count = comb(task.shape[0], task.k) * columns
-        names = [name for name in SUMS if name in wanted and name not in task.known]
         sums = {name: np.array([s.sums[name] for s in samples]) for name in names}
         replicates = {name: np.stack([s.replicates[name] for s in samples]) for name in names if name != "top"}
         unknown = {name: np.array([name in s.unknown for s in samples]) for name in names}
-        if "histogram" in wanted:
+        if "histogram" in task.wanted:
             unknown["histogram"] = np.array([not s.zero and not s.hist.size for s in samples])
         for trouble in (UNSEEN, ROUNDING, TOO_LARGE):
             if hit := [s for s in samples if s.trouble == trouble]:
                 with np.errstate(over="ignore"):
                     bound = np.ldexp(max(s.bound for s in hit) * np.sqrt(float(count)), task.k * int(matrices.exponent.max()))
                 notes.append(f"{trouble} in {len(hit)} of {len(samples)} matrices: undefined; S1 is at most {bound:.3g}")
-        if any(flags.any() for name, flags in unknown.items() if name != "top"):
-            lacking = ", ".join(name for name, flags in unknown.items() if name != "top" and flags.any())
-            notes.append(f"few draws carry {lacking}: the error is not known")
-        missed = sum(not s.converged for s in samples)
-        if missed:
-            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(samples)} matrices; see stderr")
+        notes += draw_notes(task, unknown, [s.converged for s in samples])
         return RouteResult(
             matrices.exponent,
             sums,
@@ -158,8 +151,7 @@ class _Sample:
         self.sums |= {name: float(self.replicates[name].mean()) for name in ("s1", "entropy")}
         self.unknown.discard("s1")
         names = [name for name in SUMS[:4] if name in task.wanted and name not in task.known]
-        whole = np.stack([self.replicates[name] for name in SUMS[:4]])
-        self.converged = self.unknown <= {"top"} and _error(whole, names, None) <= task.rel_error
+        self.converged = self.unknown <= {"top"} and self._error(names) <= task.rel_error
 
     def counts(self, columns: int) -> FloatArray:
         """Estimated counts of the minors, shaped as ``hist``; ``columns`` is the number of all column sets."""
@@ -182,8 +174,9 @@ class _Sample:
             self.top, noise = max(self.top, float(estimates[4].max())), max(noise, share)
             values = np.concatenate([values, estimates[:4]], axis=2)
             replicates = _correct_entropy(values.mean(axis=2), self.s1)
+            self.replicates = dict(zip(SUMS, replicates, strict=False))
             self.unknown = {name for name in names if _effective_draws(values, SUMS.index(name), self.s1) < CARRIED}
-            error, prefixes = _error(replicates, names, self.s1), self.drawn // self.sets.fan
+            error, prefixes = self._error(names), self.drawn // self.sets.fan
             self.converged = not self.unknown and error <= self.task.rel_error
             conclusive = error * prefixes > SUSPICIOUS or prefixes >= ENOUGH or not names
             lost = noise > NOISE_SHARE or not np.isfinite(replicates).all()
@@ -196,14 +189,18 @@ class _Sample:
                 break
             units, turn = values.shape[2], turn + 1
         else:
-            replicates = np.zeros((4, REPLICATES))
-        self.replicates = dict(zip(SUMS, replicates, strict=False))
+            self.replicates = {name: np.zeros(REPLICATES) for name in SUMS[:4]}
         self.sums = {name: float(values.mean()) for name, values in self.replicates.items()} | {"top": self.top}
         if names:
             self.trouble = UNSEEN if self.top == 0 else ROUNDING if lost else ""
         if self.trouble:
             self._give_up(self.trouble, {*names, "top"})
         self.unknown.add("top")
+
+    def _error(self, names: list[str]) -> float:
+        """Largest of the relative errors of S1, S2, S4 and the error of KL, among those named."""
+        known = {} if self.s1 is None else {"s1": np.full(REPLICATES, self.s1)}
+        return max((relative_error(name, self.replicates | known) for name in names), default=0.0)
 
     def _give_up(self, trouble: str, names: set[str]) -> None:
         self.trouble, self.unknown, self.bound = trouble, names, self.sets.bound()
@@ -243,28 +240,7 @@ def _effective_draws(values: FloatArray, row: int, s1: float | None) -> float:
     return effective_draws(draws - (draws.mean() / first.mean() + 1) * first)
 
 
-def _error(replicates: FloatArray, names: list[str], s1: float | None) -> float:
-    """Largest of the relative errors of S1, S2, S4 and the error of KL, among those wanted."""
-    means, scale = replicates.mean(axis=1), np.sqrt(replicates.shape[1])
-    worst = 0.0
-    for name in names:
-        row = SUMS.index(name)
-        values = replicates[row]
-        if name == "entropy":
-            total = s1 if s1 is not None else float(means[0])
-            if s1 is None and total > 0:
-                values = values - (means[3] / total + 1) * replicates[0]
-        else:
-            total = float(means[row])
-        error = float(values.std(ddof=1)) / scale / total if total > 0 else np.inf
-        worst = max(worst, error / S4_FACTOR if name == "s4" else error)
-    return worst
-
-
 def _histogram(samples: list[_Sample], count: int, columns: int, k: int, exponent: NDArray[np.int64]) -> Bins:
     """Estimated counts from the sampled shares; the remaining minors are zero."""
-    low = min((s.first for s in samples if s.hist.size), default=1)
-    full = np.zeros((len(samples), GROUPS, max(s.first - low + s.hist.shape[1] for s in samples)))
-    for row, s in enumerate(samples):
-        full[row, :, s.first - low : s.first - low + s.hist.shape[1]] = s.counts(columns)
+    low, full = line_up([(s.first, s.counts(columns)) for s in samples])
     return sampled_bins(full, k, count, exponent, low)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from kagscope.columns.layout import Layout
 from kagscope.columns.selections import Selection
 from kagscope.minors._numba import SLOTS
+from kagscope.minors.histograms import line_up
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
 from kagscope.minors.routes.triple_kernels import accumulate, count_triples, draw_thirds, sum_rows, sum_volumes
@@ -85,11 +86,8 @@ class Draws(NamedTuple):
 
     def concatenate(self, more: Draws) -> Draws:
         """These and more draws."""
-        first = min(self.first, more.first)
-        hist = np.zeros((*self.hist.shape[:2], max(d.first + d.hist.shape[2] for d in (self, more)) - first))
-        for d in (self, more):
-            hist[:, :, 0] += d.hist[:, :, 0]
-            hist[:, :, 1 + d.first - first : d.first - first + d.hist.shape[2]] += d.hist[:, :, 1:]
+        first, counts = line_up([(d.first, d.hist[:, :, 1:]) for d in (self, more)])
+        hist = np.concatenate([self.hist[:, :, :1] + more.hist[:, :, :1], counts.sum(axis=0)], axis=2)
         return Draws(
             np.concatenate([self.cells, more.cells]),
             np.concatenate([self.inverse, more.inverse], axis=1),

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.histograms import Bins, scale_to_total
+from kagscope.minors.histograms import Bins, line_up, scale_to_total
 from kagscope.minors.moments import SUMS
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import GROUPS, REPLICATES, apply_control_variate, effective_draws
+from kagscope.minors.replicates import GROUPS, REPLICATES, apply_control_variate, effective_draws, relative_error
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.routes.triple_kernels import times_logarithm
 from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, absolute_bins, sampled_bins, trim_histogram
+from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, absolute_bins, draw_notes, sampled_bins, trim_histogram
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -42,7 +42,6 @@ LOST = 1e-8  # below this, volumes are rounding: left to draws column by column
 MOST_BITS = 300  # between columns and between rows, in all: minors stay in the range
 LEAST = 2.0**-960  # sum of fourth powers of volumes: its dominant terms stay in the range
 VARIES = 1e-6  # of its size, by which a control variate has to vary
-S4_FACTOR = 2.0  # few minors carry most of S4: its error may be so many times rel_error
 CONTROLS = {"s1": [0], "s4": [3], "entropy": [0, 1]}  # columns of ``Volumes.sums`` that are control variates of each sum
 MOST_TIMES = 3.0  # largest factor by which draws grow at a time
 
@@ -86,32 +85,23 @@ class Triples:
             return None
         zero = all(e is _ZERO for e in known)
         exact = {"s2"} if zero or all(sample.s2_exact for sample in samples) else set()
-        names = [name for name in _names(task) if not zero]
+        names = [] if zero else task.sums_to_draw
         unknown = {name: np.array([name in e.unknown for e in known]) for name in names}
         notes = [f"{np.mean([sample.steps for sample in samples]):.3g} minors looked at a matrix"]
-        if lacking := [name for name in names if name != "top" and unknown[name].any()]:
-            notes.append(f"few draws carry {', '.join(lacking)}: the error is not known")
-        if missed := sum(e.times > 0 for e in known):
-            notes.append(f"rel_error={task.rel_error} was not reached for {missed} of {len(parts)} matrices; see stderr")
+        notes += draw_notes(task, unknown, [e.times == 0 for e in known])
         routes = dict.fromkeys(EVERY_MOMENT, self.name) | {"top": "largest minor met, a lower bound"}
         routes |= dict.fromkeys(exact, "Gram determinants of all column triples")
         if all(sample.counted is not None for sample in samples):
             routes["histogram"] = "every minor of all column triples"
         return RouteResult(
             task.inside.exponent,
-            {name: np.array([e.sums[name] for e in known]) for name in _names(task)},
+            {name: np.array([e.sums[name] for e in known]) for name in task.sums_to_draw},
             {name: routes[name] for name in task.wanted},
             _histogram(samples, known, task) if "histogram" in task.wanted else None,
             replicates={name: np.stack([e.replicates[name] for e in known]) for name in names if name not in {"top", *exact}},
             unknown={name: flags for name, flags in unknown.items() if flags.any()},
             notes=tuple(notes),
         )
-
-
-def _names(task: Task) -> list[str]:
-    """Sums to estimate."""
-    wanted = task.wanted | ({"s1"} if task.wanted & NEED_S1 else set())
-    return [name for name in SUMS if name in wanted and name not in task.known]
 
 
 class _SelectionEstimate(NamedTuple):
@@ -255,12 +245,12 @@ class _Estimates:
         sums = {name: float(values.mean()) for name, values in replicates.items()} | {"top": top}
         if s2_exact:
             sums["s2"] = float(self.volumes.sums[members, 2].sum())
-        names = [name for name in _names(task) if name != "top" and not (name == "s2" and s2_exact)]
+        names = [name for name in task.sums_to_draw if name != "top" and not (name == "s2" and s2_exact)]
         deviation = {name: self.deviations[name][:, inside] for name in names}
         if "entropy" in deviation and sums["s1"] > 0 and "s1" not in task.known:  # as KL depends on both
             deviation["entropy"] = deviation["entropy"] - (sums["entropy"] / sums["s1"] + 1) * self.deviations["s1"][:, inside]
         unknown = {name for name in names if effective_draws(deviation[name]) < CARRIED}
-        error = np.inf if unknown else max((_error(name, replicates, sums) for name in names), default=0.0)
+        error = np.inf if unknown else max((relative_error(name, replicates) for name in names), default=0.0)
         times = 0.0 if error <= task.rel_error else min(1.1 * (error / task.rel_error) ** 2 - 1, MOST_TIMES)
         return _SelectionEstimate(sums, replicates, {*unknown, "top"}, times, members)
 
@@ -268,18 +258,6 @@ class _Estimates:
         """(GROUPS, slots) estimated counts of the minors in these cells by slot of the draws, scaled to their known total."""
         hist = np.tensordot(self.drawn.hist, members / np.maximum(self.number, 1), axes=(1, 0))
         return scale_to_total(hist, self.volumes.counts[members].sum() * np.float64(comb(self.volumes.V.shape[1], 3)))
-
-
-def _error(name: str, replicates: dict[str, FloatArray], sums: dict[str, float]) -> float:
-    """Relative standard error of a sum, of S4 over :data:`S4_FACTOR`; for the entropy the error of KL."""
-    values, total = replicates[name], sums[name]
-    if name == "entropy":
-        total = sums["s1"]
-        values = values - (sums["entropy"] / total + 1) * replicates["s1"] if total > 0 else values
-    if total <= 0:
-        return 0.0 if not values.any() else np.inf
-    error = float(values.std(ddof=1)) / np.sqrt(REPLICATES) / total
-    return error / S4_FACTOR if name == "s4" else error
 
 
 def _histogram(samples: list[_Sample], parts: list[_SelectionEstimate], task: Task) -> Bins:
@@ -295,9 +273,5 @@ def _histogram(samples: list[_Sample], parts: list[_SelectionEstimate], task: Ta
         drawn.append((1 + whole[-1].first, np.tile(whole[-1].counts.astype(np.float64), (GROUPS, 1))))
     if len(whole) == len(samples):
         return absolute_bins(whole, 3, task.minors, task.inside.exponent)
-    low = min(first for first, counts in drawn if counts.size)
-    full = np.zeros((len(parts), GROUPS, max(first + counts.shape[1] for first, counts in drawn) - low))
-    for row, (first, counts) in zip(full, drawn, strict=True):
-        if counts.size:
-            row[:, first - low : first - low + counts.shape[1]] = counts
+    low, full = line_up(drawn)
     return sampled_bins(full, 3, task.minors, task.inside.exponent, low)
