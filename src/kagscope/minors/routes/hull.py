@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.routes import register
-from kagscope.minors.routes.narrow_side import NarrowSide
+from kagscope.minors.routes.one_moment import NarrowSide
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     ENTRY_BITS,
@@ -26,7 +26,7 @@ from kagscope.minors.routes.zonogon import (
     drop_zero_columns,
     normalise_rows,
 )
-from kagscope.minors.scaling import narrow
+from kagscope.minors.scaling import narrow, normalise
 from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
@@ -207,13 +207,6 @@ def _tops(rows, first, second, largest, floor, tops):  # type: ignore[no-untyped
 _NONE = np.zeros((0, 2))
 
 
-def _normalise(J: FloatArray) -> tuple[FloatArray, int]:
-    exponent = int(np.frexp(np.abs(J).max(initial=0.0))[1])
-    with np.errstate(under="ignore"):
-        rows = np.ldexp(J, -exponent)
-    return drop_zero_columns(rows), exponent
-
-
 def row_pair_tops(J: FloatArray) -> FloatArray:
     """max over all column pairs of |det J[{i, j}, {a, b}]| for every row pair, exactly.
 
@@ -243,7 +236,8 @@ def top(J: FloatArray) -> float:
     sizes = np.abs(side).max(axis=1, initial=0.0)
     if len(side) > 1 and sizes[sizes > 0].min(initial=1.0) < 1e-60 * sizes.max(initial=1.0):  # squares would leave the range
         return float(row_pair_tops(side).max())
-    rows, exponent = _normalise(side)
+    (rows,), (exponent,) = normalise(side[None])
+    rows = drop_zero_columns(rows)
     m, n = rows.shape
     if m < 2 or n < 2:
         return 0.0
@@ -289,13 +283,11 @@ def column_pair_tops(J: FloatArray, pairs: NDArray[np.int64]) -> FloatArray:
         J: (m, n) float64.
         pairs: (P, 2) column indices.
     """
-    scaled = np.asarray(J, dtype=np.float64)
-    exponent = int(np.frexp(np.abs(scaled).max(initial=0.0))[1])
+    (scaled,), (exponent,) = normalise(np.asarray(J, dtype=np.float64)[None])
+    columns, tops = np.ascontiguousarray(scaled.T), np.zeros(len(pairs))
+    listed: IndexArray = np.ascontiguousarray(pairs, dtype=np.int64)
+    map_blocks(lambda part: _pair_tops(columns, listed[part], tops[part]), len(pairs), 4096)
     with np.errstate(under="ignore", over="ignore"):
-        columns = np.ascontiguousarray(np.ldexp(scaled, -exponent).T)
-        tops = np.zeros(len(pairs))
-        listed: IndexArray = np.ascontiguousarray(pairs, dtype=np.int64)
-        map_blocks(lambda part: _pair_tops(columns, listed[part], tops[part]), len(pairs), 4096)
         return np.ldexp(tops, 2 * exponent)
 
 
@@ -311,5 +303,5 @@ class Hull(NarrowSide):
         few, many = sorted(task.shape)
         return {"hulls": float(math.comb(few, 2) * many)}
 
-    def value(self, side: FloatArray) -> float:
+    def side_value(self, side: FloatArray) -> float:
         return top(side)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.columns.selections import Subsets
-from kagscope.minors.routes import Kind, register
-from kagscope.minors.task import RouteResult, Task
+from kagscope.minors.routes import register
+from kagscope.minors.routes.one_moment import OneMoment
+from kagscope.minors.task import Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
@@ -37,11 +38,11 @@ def triangle_s2(J: FloatArray, allowed: NDArray[np.bool_]) -> float | None:
 
 
 @register
-class MaskedGrams:
+class MaskedGrams(OneMoment):
     """S2 of k = 3 over selections that are conditions on pairs."""
 
     name = "masked Gram matrices"
-    kind: Kind = "formula"
+    moment = "s2"
 
     def provides(self, task: Task) -> frozenset[str]:
         pairwise = task.k == 3 and not task.selection.clique and not isinstance(task.selection, Subsets)
@@ -51,12 +52,5 @@ class MaskedGrams:
         rows, columns = task.shape
         return {"Grams": float(rows * columns**2 + 3 * columns**3)}
 
-    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._run_task(task) for task in tasks]
-
-    def _run_task(self, task: Task) -> RouteResult | None:
-        allowed = task.selection.pairs(task.layout)
-        values = [triangle_s2(matrix, allowed) for matrix in task.inside.normalised]
-        if any(value is None for value in values):
-            return None
-        return RouteResult(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})
+    def value(self, matrix: FloatArray, task: Task) -> float | None:
+        return triangle_s2(matrix, task.selection.pairs(task.layout))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kagscope.minors._numba import LN2, fma, prefer_wide_vectors, split
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import Kind, register
-from kagscope.minors.routes.narrow_side import NarrowSide
+from kagscope.minors.routes.one_moment import NarrowSide
 from kagscope.minors.routes.zonogon import ENTRY_BITS, MOST_BITS, drop_zero_columns, index_bits, normalise_rows
 from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
@@ -236,5 +236,5 @@ class Multipole(NarrowSide):
         few, many = sorted(task.shape)
         return {"multipoles": float(math.comb(few, 2) * many)}
 
-    def value(self, side: FloatArray) -> float | None:
+    def side_value(self, side: FloatArray) -> float | None:
         return entropy_by_multipoles(side)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import register
 from kagscope.minors.routes.determinants import row_subsets
-from kagscope.minors.routes.narrow_side import NarrowSide
+from kagscope.minors.routes.one_moment import NarrowSide
 from kagscope.minors.scaling import times_power_of_two
 from kagscope.minors.task import Task
 from kagscope.minors.threads import one_blas_thread
@@ -129,6 +129,6 @@ class Quartic(NarrowSide):
         few, many = sorted(task.shape)
         return {"Grams": float(few**3 * many) + 70.0 * comb(few, 3)}
 
-    def value(self, side: FloatArray) -> float | None:
+    def side_value(self, side: FloatArray) -> float | None:
         inside = np.ascontiguousarray(side[:, side.any(axis=0)])
         return quartic_s4(inside) if min(inside.shape) >= 3 else 0.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from kagscope.minors.routes import Kind, register
-from kagscope.minors.scaling import nonzero_rows
-from kagscope.minors.task import RouteResult, Task
+from kagscope.minors.routes import register
+from kagscope.minors.routes.one_moment import OneMoment
+from kagscope.minors.task import Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
@@ -32,11 +32,11 @@ def spectral_s2(matrix: FloatArray, k: int) -> float | None:
 
 
 @register
-class Spectral:
+class Spectral(OneMoment):
     """S2 of all k-minors of some columns, k >= 3; for k = 2 a Gram matrix is cheaper and identifies nearly parallel rows."""
 
     name = "e_k of the squared singular values"
-    kind: Kind = "formula"
+    moment = "s2"
 
     def provides(self, task: Task) -> frozenset[str]:
         return frozenset({"s2"}) if task.k >= 3 and task.clique else frozenset()
@@ -45,14 +45,5 @@ class Spectral:
         few, many = sorted(task.shape)
         return {"spectra": float(few * few * many)}
 
-    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._run_task(task) for task in tasks]
-
-    def _run_task(self, task: Task) -> RouteResult | None:
-        values = [self._s2(nonzero_rows(matrix), task.k) for matrix in task.inside.normalised]
-        if any(value is None for value in values):
-            return None
-        return RouteResult(task.inside.exponent, {"s2": np.array(values, dtype=np.float64)}, {"s2": self.name})
-
-    def _s2(self, matrix: FloatArray, k: int) -> float | None:
-        return spectral_s2(matrix, k) if min(matrix.shape) >= k else 0.0
+    def value(self, matrix: FloatArray, task: Task) -> float | None:
+        return spectral_s2(matrix, task.k) if min(matrix.shape) >= task.k else 0.0

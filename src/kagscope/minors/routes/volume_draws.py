@@ -20,6 +20,7 @@ from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.histograms import scale_to_total
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.determinants import row_subsets
+from kagscope.minors.routes.spectral import elementary_symmetric
 from kagscope.minors.routes.volume_kernels import UNIFORM, draw_rows, draw_sets
 from kagscope.minors.subsets import SubsetList
 from kagscope.minors.sweeps import SubsetSums, enumerate_all
@@ -63,7 +64,7 @@ class Sets:
         self.clique = listed is None and not self.allowed.size
         if listed is None and k > 3 and comb(J.shape[1], k) <= LISTED:
             self.listed = self._list_sets()
-        self.volumes = np.zeros(0) if self.listed is None else volumes(self.vectors, self.listed)
+        self.volumes = np.zeros(0) if self.listed is None else spanned_volumes(self.vectors, self.listed)
         self.fan, self.row_draws = FAN, ROW_DRAWS
         while not self.whole and self.steps(FIRST) > DEAR and self.row_draws > 1:
             self.row_draws //= 2
@@ -83,12 +84,8 @@ class Sets:
 
     def bound(self) -> float:
         """Upper bound of the root of S2: the root of e_k of the squared column lengths."""
-        e = np.zeros(self.k + 1)
-        e[0] = 1.0
         with np.errstate(over="ignore"):
-            for value in self.lengths[self.lengths > 0] ** 2:
-                e[1:] += value * e[:-1]
-        return self.scale * float(np.sqrt(e[self.k]))
+            return self.scale * float(np.sqrt(elementary_symmetric(self.lengths[self.lengths > 0] ** 2, self.k)))
 
     def estimates(self, seed: int, turn: int, units: int) -> tuple[FloatArray, float]:
         """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and the share of S1 that may be rounding."""
@@ -211,7 +208,7 @@ class Sets:
         return codes[order], self._enumerate_rows(sets[order], 1, False).sums
 
 
-def volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
+def spanned_volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
     """(count,) volumes that listed vectors span, by QR of each."""
     values = np.empty(len(subsets))
     for start in range(0, len(subsets), 4096):

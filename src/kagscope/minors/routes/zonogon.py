@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.plan import BYTES_A_SUBSET
-from kagscope.minors.routes import Kind, register
-from kagscope.minors.scaling import column_span, entry_span, narrow, nonzero_rows, times_power_of_two
+from kagscope.minors.routes import register
+from kagscope.minors.routes.one_moment import OneMoment
+from kagscope.minors.scaling import column_span, entry_span, narrow, times_power_of_two
 from kagscope.minors.subsets import cached_subsets, pairs_of
-from kagscope.minors.task import RouteResult, Task
+from kagscope.minors.task import Task
 from kagscope.minors.threads import map_blocks
 
 FloatArray = NDArray[np.float64]
@@ -297,11 +298,11 @@ def _normalised_row_areas(rows: FloatArray, first: IndexArray, second: IndexArra
 
 
 @register
-class Zonogon:
+class Zonogon(OneMoment):
     """S1 of k = 2: over every pair of some columns from the side with fewer pairs, over others column pair by column pair."""
 
     name = "zonogon areas"
-    kind: Kind = "formula"
+    moment = "s1"
 
     def provides(self, task: Task) -> frozenset[str]:
         listable = (task.count or 0) * BYTES_A_SUBSET <= task.memory_budget
@@ -312,18 +313,10 @@ class Zonogon:
         zonogons, vectors = (math.comb(few, 2), many) if task.clique else (task.count or 0, task.shape[0])
         return {"zonogons": zonogons * vectors * math.log2(max(vectors, 2))}
 
-    def run(self, tasks: list[Task]) -> list[RouteResult | None]:
-        return [self._run_task(task) for task in tasks]
-
-    def _run_task(self, task: Task) -> RouteResult | None:
-        matrices = [nonzero_rows(matrix) for matrix in task.inside.normalised]
-        sides = [narrow(matrix) if task.clique else matrix.T for matrix in matrices]
-        if any(column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS for side in sides):
+    def value(self, matrix: FloatArray, task: Task) -> float | None:
+        side = narrow(matrix) if task.clique else matrix.T
+        if column_span(side) > MOST_BITS or entry_span(side) > ENTRY_BITS:
             return None
-        areas = [self._area(matrix, task) for matrix in matrices]
-        return RouteResult(task.inside.exponent, {"s1": np.array(areas, dtype=np.float64)}, {"s1": self.name})
-
-    def _area(self, matrix: FloatArray, task: Task) -> float:
         if task.clique:
-            return float(row_pair_areas(narrow(matrix)).sum())
-        return float(pair_areas(matrix.T, *pairs_of(cached_subsets((task.selection,), task.layout, 2))).sum())
+            return float(row_pair_areas(side).sum())
+        return float(pair_areas(side, *pairs_of(cached_subsets((task.selection,), task.layout, 2))).sum())

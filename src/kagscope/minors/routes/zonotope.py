@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from kagscope.minors.careful import integers
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.routes import register
-from kagscope.minors.routes.narrow_side import NarrowSide
+from kagscope.minors.routes.one_moment import NarrowSide
 from kagscope.minors.routes.zonogon import (
     BLOCK_ENTRIES,
     FloatArray,
@@ -205,5 +205,5 @@ class Zonotope(NarrowSide):
         few, many = sorted(task.shape)
         return {"zonogons": math.comb(few, 3) * many**2 * math.log2(max(many, 2))}
 
-    def value(self, side: FloatArray) -> float:
+    def side_value(self, side: FloatArray) -> float:
         return zonotope_s1(side) if min(side.shape) >= 3 else 0.0
