@@ -19,7 +19,7 @@ from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
 from kagscope.minors.routes.triple_draws import Cells, Volumes
 from kagscope.minors.routes.triple_kernels import _fourth_powers
 from kagscope.minors.routes.triples import _Estimates as Estimates
-from kagscope.minors.routes.volume_draws import Sets, count_sets, volumes
+from kagscope.minors.routes.volume_draws import Sets, count_sets, spanned_volumes
 from kernel_cases import with_threads, without_formulas
 
 rng = np.random.default_rng(0)
@@ -38,8 +38,11 @@ def test_draws_count_sets_and_volumes_without_bias(k: int, allowed: np.ndarray |
     every = sets_of(k, allowed)
     off = None if allowed is None else allowed & ~np.eye(8, dtype=bool)
     columns, weights = Sets(V, k, allowed=off)._draw_sets([1], 4000, uniform)
-    found = volumes(V.T.copy(), columns.reshape(-1, k)).reshape(weights.shape)
-    for values, wanted in (((weights * found).sum(axis=1), volumes(V.T.copy(), every).sum()), (weights.sum(axis=1), len(every))):
+    found = spanned_volumes(V.T.copy(), columns.reshape(-1, k)).reshape(weights.shape)
+    for values, wanted in (
+        ((weights * found).sum(axis=1), spanned_volumes(V.T.copy(), every).sum()),
+        (weights.sum(axis=1), len(every)),
+    ):
         assert abs(values.mean() - wanted) <= 4.5 * values.std() / math.sqrt(len(values)) + 1e-9 * wanted
     drawn = columns.reshape(-1, k)[weights.reshape(-1) > 0]
     assert {tuple(sorted(one)) for one in drawn.tolist()} <= {tuple(one) for one in every.tolist()}

@@ -24,6 +24,7 @@ from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.determinants import clique_subsets, row_subsets
 from kagscope.minors.routes.spectral import elementary_symmetric
 from kagscope.minors.routes.square_kernels import spanned_area
+from kagscope.minors.routes.volume_draws import spanned_volumes
 from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import bit_span, normalise, times_power_of_two
 from kagscope.minors.threads import map_blocks
@@ -117,20 +118,11 @@ def _listed_volumes(vectors: FloatArray, subsets: NDArray[np.int64]) -> tuple[fl
 
     Volumes of nearly dependent vectors are computed in integers, unless there are too many.
     """
-    total, lost, left = [0.0], 0.0, MOST_EXACT
-    for start in range(0, len(subsets), 4096):
-        block = subsets[start : start + 4096]
-        chosen = vectors[block]
-        r = np.linalg.qr(np.swapaxes(chosen, 1, 2), mode="r")
-        volumes = np.abs(np.prod(np.diagonal(r, axis1=1, axis2=2), axis=1))
-        lengths = np.linalg.norm(chosen, axis=2).prod(axis=1)
-        hard = np.flatnonzero(volumes < DEPENDENT * lengths)
-        left -= len(hard)
-        if left >= 0 and len(hard):
-            volumes[hard] = _exact_volumes(vectors, block[hard], 0)
-        lost += ROUNDING * float(lengths[hard].sum()) if left < 0 else 0.0
-        total.append(float(volumes.sum()))
-    return math.fsum(total), lost
+    volumes, lengths = spanned_volumes(vectors, subsets), np.linalg.norm(vectors, axis=1)[subsets].prod(axis=1)
+    hard, lost = np.split(np.flatnonzero(volumes < DEPENDENT * lengths), [MOST_EXACT])
+    if hard.size:
+        volumes[hard] = _exact_volumes(vectors, subsets[hard], 0)
+    return float(volumes.sum()), ROUNDING * float(lengths[lost].sum())
 
 
 def _exact_volumes(vectors: FloatArray, subsets: NDArray[np.int64], power: int) -> FloatArray:
