@@ -16,7 +16,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from kagscope.minors.routes.volume_draws import Sets
 from kagscope.minors.routes.zonotope import zonotope_s1
-from kagscope.minors.routes.zonotope_sampled import s1_sampled
+from kagscope.minors.routes.zonotope_sampled import s1_draws
 
 FOLDER = Path(__file__).parent / "pictures"
 INK, WARM, COOL, PALE = "#22313f", "#d1495b", "#2e86ab", "#c9d6df"
@@ -169,7 +169,8 @@ def sampling() -> None:
     errors = [values.mean(axis=1).std(ddof=1) / 8 / wanted for values in found]
     axes.loglog(64 * units, errors, "o-", color=COOL, label="two columns by volume,\n32 last ones, exact over rows")
     draws = 512 * 2 ** np.arange(8)
-    errors = [s1_sampled(J, 3, 1e-9, max_draws=int(size)).stderr / wanted for size in draws]
+    found = [s1_draws(J, 3, 1e-9, max_draws=int(size)) for size in draws]
+    errors = [values.std(ddof=1) / values.size**0.5 / wanted for values in found]
     axes.loglog(draws, errors, "o-", color=WARM, label="rows and one column,\nexact over the other two")
     axes.set(xlabel="draws", ylabel="standard error of S1 / S1")
     axes.legend(frameon=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from itertools import combinations
 from math import comb
@@ -12,12 +13,21 @@ import pytest
 from hypothesis import given, settings
 
 from kagscope.base.errors import InputError
+from kagscope.minors.plan import Estimate
 from kagscope.minors.routes import zonotope
 from kagscope.minors.routes.zonotope import row_triple_volumes, zonotope_s1
-from kagscope.minors.routes.zonotope_sampled import s1_sampled
+from kagscope.minors.routes.zonotope_sampled import s1_draws
 from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 ACCURATE = 1e-13
+
+
+def s1_sampled(J: np.ndarray, k: int, rel_error: float = 0.01, seed: int = 0, max_draws: int = 1 << 20) -> Estimate:
+    """Mean and standard error of the draws, whose squares may leave the range."""
+    draws = s1_draws(J, k, rel_error, seed, max_draws)
+    largest = float(draws.max()) or 1.0
+    shares = draws / largest
+    return Estimate(largest * float(shares.mean()), largest * float(shares.std(ddof=1)) / math.sqrt(shares.size))
 
 
 def all_triples(m: int) -> np.ndarray:

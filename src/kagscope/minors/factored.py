@@ -13,7 +13,6 @@ from kagscope.base.errors import InputError
 from kagscope.columns.layout import LayoutOptions, make_layout
 from kagscope.columns.selections import All, Selection, Subsets, as_selections
 from kagscope.minors._input import MatrixLike, as_numpy, as_tensor, check_k, check_moments, device_of, require_finite
-from kagscope.minors.det3 import LOST
 from kagscope.minors.factored_forms import entry_forms, mixed_forms, pair_forms, triple_forms
 from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
 from kagscope.minors.moments import SUMS, Moments
@@ -23,8 +22,9 @@ from kagscope.minors.rank import dependent
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.power_grams import accurate_row_pair_sums
 from kagscope.minors.routes.zonogon import row_pair_areas
-from kagscope.minors.scaling import is_exact, normalise, on_host, times_power_of_two
+from kagscope.minors.scaling import normalise, on_host, times_power_of_two
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
+from kagscope.minors.sweeps import least_share
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
 FloatArray = NDArray[np.float64]
@@ -326,7 +326,7 @@ def _triple_cells(W: FloatArray, subsets: SubsetList) -> FloatArray:
         )
     WT = np.ascontiguousarray(W.T)
     bounds = _ranges(subsets, cells * 5 * triples)
-    least = 0.0 if is_exact(W, 3) else LOST if np.abs(W).max() < 1 else np.inf
+    least = least_share(W, 3)
 
     def work(part: int) -> FloatArray:
         sums = np.zeros((cells, 5, triples))

@@ -18,7 +18,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.base.reasons import ALL_ZERO
 from kagscope.minors._input import Values, check_positive
 from kagscope.minors.plan import Estimate
-from kagscope.minors.replicates import ROUNDING, dominated_by_few, student_factor
+from kagscope.minors.replicates import ROUNDING, dominated_by_few, jackknife_error
 from kagscope.minors.threads import one_blas_thread
 from kagscope.registry import Function, Score, all_scores, register
 
@@ -217,8 +217,7 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *moments: Mo
         return np.full(len(moments[0]), np.nan)
     groups = gcd(*(m.groups(needs) for m in moments))
     values = np.asarray(function(*(m.leave_one_out(needs, groups) for m in moments))).reshape(-1, groups)
-    spread = ((values - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    return np.where(unknown | dominated_by_few(values), np.nan, student_factor(groups) * np.sqrt((groups - 1) / groups * spread))
+    return np.where(unknown | dominated_by_few(values), np.nan, jackknife_error(values.T))
 
 
 class _CentredHistogram(NamedTuple):

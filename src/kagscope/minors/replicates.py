@@ -66,6 +66,12 @@ def student_factor(groups: int) -> float:
     return float(stdtrit(groups - 1, 0.975) / stdtrit(REPLICATES - 1, 0.975)) if 1 < groups < REPLICATES else 1.0
 
 
+def jackknife_error(left: FloatArray) -> FloatArray:
+    """(…) jackknife standard error of a score from its values (parts, …) with one independent part left out each."""
+    squares = ((left - left.mean(axis=0)) ** 2).sum(axis=0)
+    return np.asarray(student_factor(len(left)) * np.sqrt((len(left) - 1) / len(left) * squares))
+
+
 def apply_control_variate(s1: FloatArray, entropy: FloatArray, known: float, draws: FloatArray | None = None) -> FloatArray:
     """Replicates of the entropy, corrected by the deviation of those of S1 from its known value (control variate).
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from kagscope.minors.histograms import Bins, place
 from kagscope.minors.moments import SUMS, Moments, are_zero, at_exponent
-from kagscope.minors.replicates import CARRIED, UNEVEN, effective_draws, student_factor
+from kagscope.minors.replicates import CARRIED, UNEVEN, effective_draws, jackknife_error
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -143,7 +143,7 @@ class RowDraws:
         values = np.asarray(function(np.arange(len(self.groups))), dtype=np.float64)
         left = self.leave_one_out(function)
         few = np.minimum(values, 1 - values) * len(self.rows) < CARRIED
-        error = np.full(values.shape, np.nan) if left is None else _jackknife_error(left)
+        error = np.full(values.shape, np.nan) if left is None else jackknife_error(left)
         return values, np.where(few | ~(error > 0), np.nan, error)
 
 
@@ -155,15 +155,9 @@ def jackknife(values: FloatArray, left: FloatArray | None) -> tuple[FloatArray, 
     """
     if left is None:
         return values, np.full(values.shape, np.nan)
-    bias, error = (len(left) - 1) * (left.mean(axis=0) - values), _jackknife_error(left)
+    bias, error = (len(left) - 1) * (left.mean(axis=0) - values), jackknife_error(left)
     unknown = np.array([_error_is_unknown(row) for row in left.reshape(len(left), -1).T]).reshape(values.shape)
     return values - bias, np.where(unknown | (np.abs(bias) > error), np.nan, error)
-
-
-def _jackknife_error(left: FloatArray) -> FloatArray:
-    """Standard error from values (parts, …) with one independent part left out each."""
-    squares = ((left - left.mean(axis=0)) ** 2).sum(axis=0)
-    return np.asarray(student_factor(len(left)) * np.sqrt((len(left) - 1) / len(left) * squares))
 
 
 def _largest_size(orders: IntArray, at_most: int) -> int:

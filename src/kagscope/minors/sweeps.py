@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,7 @@ def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = 
     flat = hist.reshape(lanes, -1)
     free = list(range(lanes))
     lists = subsets.prefixes, subsets.starts, subsets.last, subsets.cells
-    least = 0.0 if is_exact(J, k) else LOST if np.abs(J).max() < 1 else np.inf  # or products leave the range: none is trusted
+    least = least_share(J, k)
 
     def work(part: int) -> None:
         lane = free.pop()
@@ -70,23 +71,24 @@ def enumerate_all(J: FloatArray, subsets: SubsetList, k: int, histogram: bool = 
     return SubsetSums(sums, counts)
 
 
-def enumerate_sums(J: FloatArray, subsets: SubsetList) -> SubsetSums:
-    """S1, S2, S4 and top of every column pair, by enumeration without logarithms."""
-    sums = np.zeros((5, len(subsets.last)))
-    bounds = _parts(subsets.starts)
-    run_parts(
-        lambda part: sums_pairs(J, subsets.prefixes, subsets.starts, subsets.last, bounds[part], bounds[part + 1], sums),
-        len(bounds) - 1,
-    )
-    return SubsetSums(sums, None)
+def least_share(J: FloatArray, k: int) -> float:
+    """Share of its products below which a k-minor of J is recomputed; 0 where none is rounded, infinite where products leave the
+    range, so that none is trusted."""
+    return 0.0 if is_exact(J, k) else LOST if np.abs(J).max() < 1 else np.inf
+
+
+def enumerate_sums(J: FloatArray, subsets: SubsetList) -> FloatArray:
+    """(5, P) S1, S2, S4, zeros, top of every column pair, by enumeration without logarithms."""
+    return _sweep_pairs(sums_pairs, J, subsets, np.zeros((5, len(subsets.last))))
 
 
 def enumerate_s1(J: FloatArray, subsets: SubsetList) -> FloatArray:
     """(P,) S1 of every column pair with fused multiply-adds; the caller must repair what the kernel ``s1_pairs`` names."""
-    s1 = np.zeros(len(subsets.last))
-    bounds = _parts(subsets.starts)
-    run_parts(
-        lambda part: s1_pairs(J, subsets.prefixes, subsets.starts, subsets.last, bounds[part], bounds[part + 1], s1),
-        len(bounds) - 1,
-    )
-    return s1
+    return _sweep_pairs(s1_pairs, J, subsets, np.zeros(len(subsets.last)))
+
+
+def _sweep_pairs(kernel: Callable[..., None], J: FloatArray, subsets: SubsetList, sums: FloatArray) -> FloatArray:
+    """Let a kernel of column pairs fill ``sums``."""
+    lists, bounds = (subsets.prefixes, subsets.starts, subsets.last), _parts(subsets.starts)
+    run_parts(lambda part: kernel(J, *lists, bounds[part], bounds[part + 1], sums), len(bounds) - 1)
+    return sums

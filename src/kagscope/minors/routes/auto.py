@@ -65,7 +65,8 @@ class Auto:
                         drawn[sampler][i] = choice[sampler] | lost[i]
                     if sampler is not None or not lost[i]:
                         results[i] = parts[i]
-            pending = {i: self._fall_back(tasks[i]) for i in pending if i not in results}
+            left = [i for i in pending if i not in results]  # where formulas could not distinguish a sum from rounding
+            pending = {i: self._choose_visit(tasks[i]) or {_sampler(tasks[i]): tasks[i].wanted} for i in left}
         for route, by_index in drawn.items():
             subtasks = [replace(tasks[i], wanted=wanted, known=_merge_sums(results[i])) for i, wanted in by_index.items()]
             for i, result in zip(by_index, route.run(subtasks) if subtasks else [], strict=True):
@@ -94,22 +95,18 @@ class Auto:
     def _choose_one(self, task: Task, alone: bool) -> Choice:
         formulas = self._choose_formulas(task)
         if formulas is None:
-            return self._enumerate_or_sample(task)
+            return self._choose_visit(task) or self._choose_sampling(task)
         work = _work(task, formulas)
         visiting = _work(task, self._choose_enumeration(task))
         cheaper = (task.k == 2 and "entropy" not in task.wanted) or reference_seconds(work) < reference_seconds(visiting)
         if _fits(task) and not ((alone or task.k > 3) and cheaper):
-            return self._enumerate_or_sample(task)
+            return self._choose_visit(task) or self._choose_sampling(task)
         return formulas if _is_affordable(task, work) else self._choose_sampling(task)
 
-    def _enumerate_or_sample(self, task: Task) -> Choice:
+    def _choose_visit(self, task: Task) -> Choice | None:
+        """A visit to every minor, if it fits the memory budget and is affordable."""
         visit = self._choose_enumeration(task)
-        return visit if _can_list(task) and _is_affordable(task, _work(task, visit)) else self._choose_sampling(task)
-
-    def _fall_back(self, task: Task) -> Choice:
-        """Choice where formulas could not distinguish a sum from rounding."""
-        visit = self._choose_enumeration(task)
-        return visit if _can_list(task) and _is_affordable(task, _work(task, visit)) else {_sampler(task): task.wanted}
+        return visit if _can_list(task) and _is_affordable(task, _work(task, visit)) else None
 
     def _choose_sampling(self, task: Task) -> Choice:
         """Formulas where they cost little, and draws for the rest."""

@@ -129,16 +129,16 @@ def selection_sums(
 def pair_sums(active: FloatArray, subsets: SubsetList, wanted: frozenset[str]) -> FloatArray:
     """(5, P) S1, S2, S4, -, top over row pairs of each column pair of ``subsets``, without logarithms (top only where wanted)."""
     if "top" in wanted or len(active) <= FEW_ROWS:
-        return enumerate_sums(active, subsets).sums
+        return enumerate_sums(active, subsets)
     first = np.repeat(subsets.prefixes[:, 0], np.diff(subsets.starts))
     sums = np.zeros((5, len(subsets.last)))
     s1 = enumerate_s1(active, subsets) if "s1" in wanted else 0.0
     sums[1], sums[2], cancels = pair_powers(active, first, subsets.last)
     if cancels.mean() > 0.5:
-        return enumerate_sums(active, subsets).sums
+        return enumerate_sums(active, subsets)
     sums[0] = s1
     again = np.flatnonzero(cancels)
     if again.size:
         hard = sublist(first[again], subsets.last[again])
-        sums[:, again] = enumerate_sums(active, hard).sums
+        sums[:, again] = enumerate_sums(active, hard)
     return sums

@@ -25,6 +25,7 @@ from kagscope.minors.routes.zonogon import (
     _merge_sort,
     drop_zero_columns,
     normalise_rows,
+    to_own_basis,
 )
 from kagscope.minors.scaling import narrow, normalise
 from kagscope.minors.task import Task
@@ -158,24 +159,16 @@ def _top(x, y, floor, q):  # type: ignore[no-untyped-def]
 
 @njit(**KERNEL)
 def _careful_top(x, y, floor, q):  # type: ignore[no-untyped-def]
-    """The same in the basis of two of the vectors (see ``careful_area``), where nearly parallel rows no longer are."""
+    """The same in the basis of two of the vectors."""
     n = x.size
-    p = 0
-    for a in range(n):
-        if max(abs(x[a]), abs(y[a])) > max(abs(x[p]), abs(y[p])):
-            p = a
     u, v = np.empty(n), np.empty(n)
-    r = 0
-    for a in range(n):
-        u[a] = det2(x[p], x[a], y[p], y[a])
-        if abs(u[a]) > abs(u[r]):
-            r = a
-    D = abs(u[r])
-    if D <= 0:
+    if not to_own_basis(x, y, u, v):
         return 0.0
+    D = 0.0  # the largest coordinate, by which the squares in the metric stay in the range
     for a in range(n):
-        u[a] /= D
-        v[a] = det2(x[r], x[a], y[r], y[a]) / D
+        D = max(D, abs(v[a]))
+    for a in range(n):
+        v[a] /= D
     best = _top(u, v, 0.0, q)
     if best < 0:
         best = 0.0

@@ -52,7 +52,7 @@ def accurate_pair_sums(J: FloatArray, first: NDArray[np.int64], second: NDArray[
     again = np.flatnonzero(cancels)
     if again.size:
         hard = sublist(first[again], second[again])
-        s2[again], s4[again] = enumerate_sums(J, hard).sums[1:3]
+        s2[again], s4[again] = enumerate_sums(J, hard)[1:3]
     return s2, s4
 
 

@@ -7,7 +7,6 @@ the list of subsets: neither tile sizes nor the device change them, except the e
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +19,7 @@ from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.moments import SUMS
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.enumeration import check_listable, group_passes
-from kagscope.minors.subsets import SubsetList, cached_subsets, sum_over_selections
+from kagscope.minors.subsets import SubsetList, cached_subsets, remember, sum_over_selections
 from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, make_result, trim_histogram
 
 FloatArray = NDArray[np.float64]
@@ -58,17 +57,10 @@ class Blocks:
     size: int
 
 
-_remembered: OrderedDict[tuple[int, str, int], tuple[SubsetList, Blocks]] = OrderedDict()
-
-
 def blocks_of(subsets: SubsetList, n: int, device: torch.device) -> Blocks:
-    """``subsets`` of n columns in blocks on the device; the last few are remembered."""
-    key = (id(subsets), str(device), n)
-    if key not in _remembered:
-        _remembered[key] = subsets, _blocks(subsets, n, device)  # holding the list keeps its id unique
-        while len(_remembered) > 4:
-            _remembered.popitem(last=False)
-    return _remembered[key][1]
+    """``subsets`` of n columns in blocks on the device, cached."""
+    key = ("blocks", id(subsets), str(device), n)
+    return remember(key, lambda: (subsets, _blocks(subsets, n, device)))[1]  # holding the list keeps its id unique
 
 
 def _blocks(subsets: SubsetList, n: int, device: torch.device) -> Blocks:

@@ -25,7 +25,7 @@ from kagscope.minors.replicates import GROUPS, REPLICATES, apply_control_variate
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.triple_draws import Cells, Draws, Volumes
 from kagscope.minors.routes.triple_kernels import times_logarithm
-from kagscope.minors.scaling import nonzero_rows
+from kagscope.minors.scaling import bit_span, nonzero_rows
 from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, absolute_bins, draw_notes, sampled_bins, trim_histogram
 
 FloatArray = NDArray[np.float64]
@@ -135,7 +135,7 @@ class _Sample:
         self.counted: IntArray | None = None
         if rank_below(matrix, 3):
             return
-        if tasks[0].inside.far or sum(_bits(matrix, axis) for axis in (0, 1)) > MOST_BITS:
+        if tasks[0].inside.far or sum(bit_span(np.abs(matrix).max(axis=axis)) for axis in (0, 1)) > MOST_BITS:
             self.parts = [None] * len(tasks)
             return
         volumes = _volumes(matrix, tasks)
@@ -177,13 +177,6 @@ class _Sample:
 _ZERO = _SelectionEstimate(
     dict.fromkeys(SUMS, 0.0), dict.fromkeys(SUMS, np.zeros(REPLICATES)), set(), 0.0, np.zeros(0, dtype=bool)
 )
-
-
-def _bits(matrix: FloatArray, axis: int) -> int:
-    """Bits between the largest and the smallest of its nonzero columns (axis 0) or rows."""
-    sizes = np.abs(matrix).max(axis=axis)
-    exponents = np.frexp(sizes[sizes > 0])[1]
-    return int(exponents.max() - exponents.min())
 
 
 def _volumes(matrix: FloatArray, tasks: list[Task]) -> Volumes:

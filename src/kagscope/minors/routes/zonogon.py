@@ -153,9 +153,10 @@ def _merge_sort(u, v):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def careful_area(x, y):  # type: ignore[no-untyped-def]
-    """The area in the basis of two of the vectors, chosen by pivoting: no cancellation, and exactly 0 when all are parallel.
+def to_own_basis(x, y, u, v):  # type: ignore[no-untyped-def]
+    """Write into u, v coordinates of the vectors (x, y) in which every determinant is the same but for its sign.
 
+    The basis are two of the vectors, chosen by pivoting, so that nearly parallel rows no longer are; False if all are parallel.
     With D = det(v_p, v_q): det(v_a, v_b) = (det(v_p, v_a) det(v_q, v_b) - det(v_p, v_b) det(v_q, v_a)) / D, where each of the
     small determinants has full relative precision.
     """
@@ -165,7 +166,6 @@ def careful_area(x, y):  # type: ignore[no-untyped-def]
         size = max(abs(x[a]), abs(y[a]))
         if size > largest:
             p, largest = a, size
-    u, v = np.empty(n), np.empty(n)
     q = 0
     for a in range(n):
         u[a] = det2(x[p], x[a], y[p], y[a])
@@ -173,10 +173,23 @@ def careful_area(x, y):  # type: ignore[no-untyped-def]
             q = a
     D = abs(u[q])
     if D == 0:
+        return False
+    for a in range(n):
+        u[a] /= D
+        v[a] = det2(x[q], x[a], y[q], y[a])
+    return True
+
+
+@njit(**KERNEL)
+def careful_area(x, y):  # type: ignore[no-untyped-def]
+    """The area in the basis of two of the vectors: no cancellation, and exactly 0 when all are parallel."""
+    n = x.size
+    u, v = np.empty(n), np.empty(n)
+    if not to_own_basis(x, y, u, v):
         return 0.0
     kept = 0
     for a in range(n):
-        s, t = u[a] / D, det2(x[q], x[a], y[q], y[a])
+        s, t = u[a], v[a]
         if s != 0 or t != 0:
             u[kept] = abs(s)
             v[kept] = abs(t) if s == 0 else t * math.copysign(1.0, s)

@@ -9,7 +9,6 @@ from numba import njit
 
 from kagscope.base.errors import InputError
 from kagscope.minors.det2 import KERNEL
-from kagscope.minors.plan import Estimate
 from kagscope.minors.routes.zonogon import FloatArray, IndexArray, normalise_rows
 from kagscope.minors.routes.zonotope import Planar, store_planar
 from kagscope.minors.threads import map_blocks
@@ -85,14 +84,9 @@ def _row_sets(weights: FloatArray, table: FloatArray, k: int, count: int, genera
     return chosen
 
 
-def s1_sampled(
-    J: FloatArray,
-    k: int,
-    rel_error: float = 0.01,
-    seed: int = 0,
-    max_draws: int = 1 << 20,
-) -> Estimate:
-    """S1 over all k-minors, k >= 3, unbiased: sampled rows and k - 2 sampled columns, exact over the last two (Rao–Blackwell).
+def s1_draws(J: FloatArray, k: int, rel_error: float = 0.01, seed: int = 0, max_draws: int = 1 << 20) -> FloatArray:
+    """Unbiased estimates of S1 over all k-minors, k >= 3: of drawn rows and k - 2 drawn columns, exact over the last two
+    (Rao–Blackwell).
 
     Row sets are drawn in proportion to the product of their lengths, each column half by its length orthogonal to those before
     it; the zonogon of the remaining coordinates sums over all n^2 / 2 pairs of further columns at once. The number of draws
@@ -108,16 +102,6 @@ def s1_sampled(
     Raises:
         InputError: k is not in 3 … min(m, n).
     """
-    values = s1_draws(J, k, rel_error, seed, max_draws)
-    largest = float(values.max())
-    if largest == 0:
-        return Estimate(0.0, 0.0)
-    shares = values / largest  # their squares stay in range whatever the scale of J
-    return Estimate(largest * float(shares.mean()), largest * float(shares.std(ddof=1) / math.sqrt(shares.size)))
-
-
-def s1_draws(J: FloatArray, k: int, rel_error: float, seed: int, max_draws: int) -> FloatArray:
-    """The independent draws whose mean :func:`s1_sampled` is."""
     m, n = J.shape
     if not 3 <= k <= min(m, n):
         raise InputError(
