@@ -18,9 +18,11 @@ from kagscope.base.errors import InputError
 from kagscope.jacobians.forward import own_state
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.layers import outputs_of
+from kagscope.jacobians.plain import plain_modules
 from kagscope.jacobians.runner import Runner, tensor_of
 
 LOOK_AT = 8  # points in the passes that only check the model
+ALONE = "a point's output depends on the other points of its batch: each point was measured alone"
 AGREE = {torch.float64: 1e-9, None: 1e-3}  # relative, of a point alone and in a batch
 
 
@@ -113,8 +115,49 @@ def verify(runner: Runner, inputs: Inputs, paths: Iterable[str], mode: str, note
     # all points: if the batch decides a branch or a priority, some points still behave as they would alone
     if not all(_all_agree(_at_point(first, point, inputs.count), tensor, tolerance) for point, tensor in enumerate(alone)):
         _check_shared(all_inputs, outputs)
-        notes.append("a point's output depends on the other points of its batch: each point was measured alone")
+        notes.append(ALONE)
         return True
+    return False
+
+
+def mixes_in_large_batches(runner: Runner, inputs: Inputs, paths: Iterable[str], budget: int) -> bool:
+    """Whether outputs at some of the ``inputs`` differ between a batch of :data:`LOOK_AT` points and a large one.
+
+    A mixture of experts that takes so many points each mixes them only where more than these prefer one, for example.
+
+    Args:
+        runner: runs the model.
+        inputs: all points at which layers are measured; :func:`verify` has compared the first with single points.
+        paths: of the layers.
+        budget: approximate working memory in bytes.
+    """
+    if inputs.count <= LOOK_AT or plain_modules(runner.model) is not None:
+        return False
+    every, tolerance = dict.fromkeys([*paths, ""]), AGREE.get(runner.dtype, 1e-3)
+
+    def outputs(first: int, last: int) -> list[Tensor | None]:
+        tensors = [tensor_of(output) for output in outputs_of(runner, inputs.take(slice(first, last)), every)]
+        return [None if tensor is None else tensor.detach() for tensor in tensors]
+
+    def differ(start: int, stop: int, step: int) -> bool:
+        together, count = outputs(start, stop), stop - start
+        parts = [slice(first, min(first + step, count)) for first in range(0, count, step)]
+        return any(
+            not _all_agree(
+                [_at_points(output, part, count) for output in together],
+                outputs(start + part.start, start + part.stop),
+                tolerance,
+            )
+            for part in parts
+        )
+
+    held = sum(tensor.numel() * tensor.element_size() for tensor in outputs(0, LOOK_AT) if tensor is not None)
+    largest, size = min(inputs.count, LOOK_AT * max(1, budget // 4 // max(1, held))), LOOK_AT
+    while size < largest:
+        step, size = size, min(LOOK_AT * size, largest)
+        stop = inputs.count if size == largest else size
+        if any(differ(start, min(start + size, stop), step) for start in range(0, stop, size)):
+            return True
     return False
 
 
@@ -156,7 +199,12 @@ def batch_hint(runner: Runner, inputs: Inputs) -> str:
 
 def _at_point(outputs: Sequence[Tensor | None], point: int, count: int) -> list[Tensor | None]:
     """Outputs at one point of a batch; None for those whose first dimension is not the points."""
-    return [None if output is None or len(output) != count else output[point][None] for output in outputs]
+    return [_at_points(output, slice(point, point + 1), count) for output in outputs]
+
+
+def _at_points(output: Tensor | None, points: slice, count: int) -> Tensor | None:
+    """An output at some points of a batch; None if its first dimension is not the points."""
+    return None if output is None or len(output) != count else output[points]
 
 
 def _all_agree(first: Sequence[Tensor | None], second: Sequence[Tensor | None], tolerance: float) -> bool:

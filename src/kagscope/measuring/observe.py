@@ -20,7 +20,15 @@ from kagscope.jacobians.forward import positional_parameters, unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.layers import ACTIVATIONS, ELEMENTWISE, Call, find_calls, find_layers
 from kagscope.jacobians.maps import LayerMap
-from kagscope.jacobians.model_checks import LOOK_AT, check_devices, check_model, model_errors, verify
+from kagscope.jacobians.model_checks import (
+    ALONE,
+    LOOK_AT,
+    check_devices,
+    check_model,
+    mixes_in_large_batches,
+    model_errors,
+    verify,
+)
 from kagscope.jacobians.runner import Runner, Unmeasurable
 from kagscope.jacobians.untouched import untouched
 from kagscope.measuring.checks import as_labels, choose_runner, input_warnings
@@ -84,6 +92,10 @@ def observe(
         few = measured if spec.mode == "train" else fed.take(slice(0, LOOK_AT))
         with model_errors(few):
             separate = verify(runner, few, paths, spec.mode, state.notes, given.cast(runner.dtype))
+            if not separate and spec.mode == "eval":
+                used = fed.take(slice(0, max(measured.count, _samples(spec))))
+                separate = mixes_in_large_batches(runner, used, paths, spec.budget.memory_budget)
+                state.notes += [ALONE] if separate else []
             calls = find_calls(runner, few, paths, exact)
         planned = [(call, _prepare(state, call, runner, measured, spec, separate, call.path in exact)) for call in calls]
         shapes = [None if jacobians is None else _shape(jacobians, fed, spec) for _, jacobians in planned]
@@ -108,6 +120,11 @@ def _unit_points(inputs: Inputs, spec: MeasureSpec) -> int:
     if spec.budget.unit_points is None or not any(score.is_of("row_norms", "output_slopes") for score in spec.score_records):
         return 0
     return inputs.count_up_to(spec.budget.unit_points)
+
+
+def _samples(spec: MeasureSpec) -> int:
+    """Number of inputs for scores of representations; 0 if there are none to compute."""
+    return spec.budget.samples if spec.layer_map != "output" and any(s.is_of("activations") for s in spec.score_records) else 0
 
 
 def _shape(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> Shape:
@@ -195,7 +212,7 @@ def _measure_layer(
 
 def _activations(jacobians: LayerJacobians, inputs: Inputs, spec: MeasureSpec) -> tuple[np.ndarray | None, np.ndarray | None]:
     """The layer's outputs at up to ``budget.samples`` inputs, and the indices of those inputs; None if not needed."""
-    if spec.layer_map == "output" or not any(score.is_of("activations") for score in spec.score_records):
+    if not _samples(spec):
         return None, None
     limit = max(1, spec.budget.samples // len(jacobians.frame.tokens))
     # in train mode a point's output depends on the batch that is measured
