@@ -305,6 +305,64 @@ def test_complex_numbers_on_the_way() -> None:
     assert_close(J, zoo.by_autograd(model, x, "1", "input")[:, None], 1e-12)
 
 
+def test_complex_weights_are_doubled_too() -> None:
+    class Complex(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.complex(torch.randn(6, 4), torch.randn(6, 4)))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (torch.complex(x, x.sin()) @ self.weight).abs()
+
+    model, x = zoo.seeded(lambda: nn.Sequential(Complex())), zoo.numbers(3, 6)
+    report = kag.measure(model, x, layers="0", k=1, scores=["top"])
+    W = model[0].weight.detach().to(torch.complex128)
+    expected = torch.autograd.functional.jacobian(lambda z: (torch.complex(z, z.sin()) @ W).abs(), x[0].double()).abs().max()
+    assert report.table["value"][0] == pytest.approx(float(expected), rel=1e-12)
+    assert report.notes == []
+
+
+class Equilibrium(nn.Module):
+    """z = tanh(W z + U x), solved under no_grad; a hook on the gradient solves the adjoint equation."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__()
+        self.W, self.U, self.head = nn.Linear(5, 5), nn.Linear(4, 5), nn.Linear(5, rows)
+        nn.init.normal_(self.W.weight, std=0.1)
+
+    def step(self, z: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(self.W(z) + self.U(x))
+
+    def forward(self, x: Tensor) -> Any:
+        z = x.new_zeros(len(x), 5)
+        with torch.no_grad():
+            for _ in range(60):
+                z = self.step(z, x)
+        z = self.step(z, x)
+        if z.requires_grad:
+            at = z.detach().requires_grad_()
+            value = self.step(at, x)
+
+            def solve(grad: Tensor) -> Tensor:
+                g = grad
+                for _ in range(60):
+                    g = torch.autograd.grad(value, at, g, retain_graph=True)[0] + grad
+                return g
+
+            z.register_hook(solve)
+        return self.head(z)
+
+
+@pytest.mark.parametrize("rows", [3, 30])
+def test_hooks_that_give_the_derivative_of_an_implicit_layer_are_kept(rows: int) -> None:
+    model, x = zoo.seeded(lambda: Equilibrium(rows)), zoo.numbers(3, 4)
+    J, layer = jacobians(model, x, "head")
+    double = copy.deepcopy(model).double()
+    expected = [torch.autograd.functional.jacobian(lambda z: double(z[None])[0], one) for one in x.double()]
+    assert_close(J[:, 0], torch.stack(expected).numpy(), 1e-10)
+    assert check.HOOKED in layer.notes
+
+
 def test_inputs_at_a_kink_are_not_taken_for_constants() -> None:
     model = nn.Sequential(nn.ReLU(), nn.Linear(16, 4))
     x = torch.zeros(3, 16)

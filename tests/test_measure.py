@@ -210,6 +210,24 @@ def test_tokens_against_themselves_have_ratio_one() -> None:
         assert (defined["ratio"] == 1).all()
 
 
+def test_a_baseline_of_a_model_that_holds_a_sparse_matrix() -> None:
+    """As graph convolutions do: a sparse tensor has no address by which tied weights could be found."""
+
+    class Convolution(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(4, 5), nn.ReLU()
+            self.register_buffer("graph", (torch.eye(4) + torch.eye(4).roll(1, 0)).to_sparse())
+
+        def forward(self, x: Tensor) -> Any:
+            return self.act(self.layer(torch.sparse.mm(self.graph, x.mT).mT))
+
+    model, x = zoo.seeded(Convolution), zoo.numbers(3, 4)
+    table = kag.measure(model, x, layers="act", k=1, baseline=model.state_dict()).table
+    assert (table["ratio"].dropna() == 1).all()
+    assert table["ratio"].notna().any()
+
+
 def test_kinds_of_baselines_agree(tmp_path: Path) -> None:
     model, initial, x = trained(), zoo.seeded(zoo.mlp, 7), zoo.numbers(4, 5)
     save_weights(tmp_path / "weights.safetensors", initial.state_dict())

@@ -30,6 +30,7 @@ DRAWS = 2  # random directions of such quotients: a wrong derivative is within Q
 STEPS = {torch.float64: (1e-6, 1e-5, 1e-4, 1e-3, 1e-2), torch.float32: (1e-3, 3e-3, 1e-2, 3e-2)}  # others round too much
 NO_KERNEL = "WarnNotImplemented"  # the node that PyTorch puts where an operator has no autograd kernel
 CONSTANT = "part of it stands under no_grad or detach: a constant, which the Jacobian leaves out"
+HOOKED = "hooks that it registers on gradients give what stands under no_grad, as in implicit layers, and were kept"
 UNSEEN = "part of it does not go through autograd (such as a number taken out of a tensor): the Jacobian leaves it out"
 
 

@@ -91,7 +91,13 @@ class LayerJacobians:
         u, h = autodiff.graph(function, start)
         if len(h) != probe.count:
             raise Unmeasurable(f"its output has shape {tuple(h.shape)}, whose first dimension is not the {probe.count} points")
-        omission = check.omission_note(function, u, h) or self._omission_note_after(probe.count, h)
+        omission = check.omission_note(function, u, h)
+        if omission and self.map.runner.ignored_hooks:
+            hooked = replace(self.map, runner=self.map.runner.with_hooks())
+            if not check.omission_note(hooked.function(probe), *autodiff.graph(hooked.function(probe), start)):
+                self.map, omission = hooked, check.HOOKED
+                u, h = autodiff.graph(hooked.function(probe), start)
+        omission = omission or self._omission_note_after(probe.count, h)
         self.notes = [note for note in (self.map.call.note, omission) if note]
         self.frame = self._make_frame(h, u)
         if self.drawn is not None:
@@ -213,7 +219,7 @@ class LayerJacobians:
     def roundoff(self) -> float:
         """Unit roundoff of the precision in which the Jacobians are computed."""
         floats = [tensor.dtype for tensor in self.inputs.tensors().values() if tensor.is_floating_point()]
-        floats += [dtype for dtype in self.map.runner.dtypes.values() if dtype.is_floating_point]
+        floats += [dtype for dtype in self.map.runner.dtypes.values() if dtype.is_floating_point or dtype.is_complex]
         return max((torch.finfo(dtype).eps / 2 for dtype in floats), default=2.0**-53)
 
     @property

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.jit._script import RecursiveScriptModule
@@ -222,7 +223,7 @@ def _outputs(
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    if is_functorch_wrapped_tensor(tensor):  # has no address
+    if is_functorch_wrapped_tensor(tensor) or tensor.layout != torch.strided:  # has no address
         return (id(tensor),)
     return tensor.data_ptr(), tensor.shape, tensor.stride()
 

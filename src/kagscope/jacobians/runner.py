@@ -30,21 +30,34 @@ class Unmeasurable(InputError):
 
 
 class NoHooks(TorchFunctionMode):
-    """Ignore hooks that the user registers on gradients, which could change a derivative."""
+    """Ignore hooks that the user registers on gradients, which could change a derivative.
+
+    Attributes:
+        ignored: whether there was any.
+    """
+
+    ignored = False
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        return RemovableHandle(OrderedDict()) if func in _SILENT else func(*args, **(kwargs or {}))
+        if func not in _SILENT:
+            return func(*args, **(kwargs or {}))
+        self.ignored = True
+        return RemovableHandle(OrderedDict())
 
 
 class _Pass(NoHooks):
-    """Mode of every pass: no gradient hooks, and constants wherever gradients are disabled.
+    """Mode of every pass: no gradient hooks unless ``hooks``, and constants wherever gradients are disabled.
 
     Forward mode would follow tangents through ``torch.no_grad()``, where reverse mode sees constants. Under such a mode,
     PyTorch also avoids its fused transformer for inference, which cannot be differentiated.
     """
 
+    def __init__(self, hooks: bool) -> None:
+        super().__init__()
+        self.hooks = hooks
+
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-        output = super().__torch_function__(func, types, args, kwargs)
+        output = func(*args, **(kwargs or {})) if self.hooks else super().__torch_function__(func, types, args, kwargs)
         if torch.is_grad_enabled() or forward_ad._current_level < 0 or any(output is argument for argument in args):
             return output
         return tree_map_only(Tensor, Tensor.detach, output)
@@ -63,10 +76,17 @@ class Runner:
 
     Args:
         model: any module; use inside :func:`~kagscope.jacobians.untouched.untouched`.
-        dtype: dtype of floating parameters and buffers during a pass; None keeps their own.
+        dtype: dtype of floating parameters and buffers during a pass, complex ones accordingly; None keeps their own.
         seed: seed of the random numbers that a pass may draw, the same in every pass.
         weights: tensors by name that replace the model's own.
+
+    Attributes:
+        hooks: whether hooks that a pass registers on gradients are kept.
+        ignored_hooks: whether a pass registered some that were not.
     """
+
+    hooks = False
+    ignored_hooks = False
 
     def __init__(
         self, model: nn.Module, dtype: torch.dtype | None, seed: int, weights: Mapping[str, Tensor] | None = None
@@ -86,7 +106,7 @@ class Runner:
         self._places = {name: places.get(id(tensor), []) for name, tensor in tensors.items()}
         self._own = [(*slot, tensor) for name, tensor in tensors.items() for slot in self._places[name]]
         self._targets = {name: tensor.device for name, tensor in tensors.items()}
-        self.dtypes = {name: dtype if dtype and tensor.is_floating_point() else tensor.dtype for name, tensor in tensors.items()}
+        self.dtypes = {name: _dtype_in_passes(tensor, dtype) for name, tensor in tensors.items()}
         self._parameters = {name for name, _ in model.named_parameters()}  # stay nn.Parameter: "self.weight += 1" needs that
         self._working = {name: self._copy_source(name) for name in tensors}
         self._versions = {name: tensor._version for name, tensor in self._working.items()}
@@ -106,12 +126,20 @@ class Runner:
             for store, key in self._places[name]:
                 store[key] = tensor
         fed = inputs.clone()  # a pass may write into its arguments
+        mode = _Pass(self.hooks)
         try:
-            with preserve_settings(), torch.enable_grad(), _Pass():
+            with preserve_settings(), torch.enable_grad(), mode:
                 return self.model(*fed.args, **fed.kwargs)
         finally:
+            self.ignored_hooks |= mode.ignored
             self._written |= {name for name, tensor in self._working.items() if self._is_written(name, tensor)}
             self._first = False
+
+    def with_hooks(self) -> Runner:
+        """This runner, keeping the hooks that a pass registers on gradients."""
+        runner = copy.copy(self)
+        runner.hooks = True
+        return runner
 
     def _is_written(self, name: str, tensor: Tensor) -> bool:
         """Whether a pass wrote into a tensor. Writes through ``.data`` count no version, so the first pass compares values."""
@@ -132,6 +160,13 @@ class Runner:
         """Run until a hook raises :class:`Stop`, or to the end."""
         with contextlib.suppress(Stop):
             self(inputs)
+
+
+def _dtype_in_passes(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    """Dtype of a parameter or buffer in passes that compute in ``dtype``, or None for its own."""
+    if dtype is not None and tensor.is_complex():
+        return dtype.to_complex()
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
 
 
 @contextlib.contextmanager

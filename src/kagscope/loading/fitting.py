@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
@@ -142,8 +143,9 @@ def _add_tied(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[
 
 
 def _memory(tensor: Tensor) -> tuple[Any, ...]:
-    empty = None if tensor.numel() else id(tensor)  # empty tensors all have address 0
-    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), empty
+    if tensor.layout != torch.strided or not tensor.numel():  # sparse tensors have no address, empty ones all have 0
+        return (id(tensor),)
+    return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride())
 
 
 def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
