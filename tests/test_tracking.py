@@ -82,6 +82,21 @@ def test_training_is_the_same_bit_for_bit() -> None:
     assert torch.equal(after, after_watched)
 
 
+@pytest.mark.slow
+def test_a_training_step_that_is_compiled_whole() -> None:
+    """The step was traced, and the network "cannot be measured inside torch.compile"."""
+    tracker = make_tracker(small_net(), every=1, k=(1,))
+
+    @torch.compile(backend="eager")
+    def step(number: int) -> None:
+        tracker.step(number)
+
+    step(1)
+    assert tracker.steps == [0, 1]
+    assert tracker.table["ratio"].dropna().eq(1).all()
+    assert not (tracker.table["value"].isna() & (tracker.table["reason"] != "")).any()
+
+
 def test_threads_of_torch_are_as_before() -> None:
     """Their number decides the order of sums, and with it the last bits of training."""
     before = torch.get_num_threads()
