@@ -314,6 +314,15 @@ def test_images_that_were_not_divided_by_255_are_noted(scale: float, noted: bool
     assert not any("divided by 255" in note for note in kag.measure(model, x - x.mean(), layers="2", k=1).notes)
 
 
+def test_infinite_inputs_that_leave_jacobians_finite_are_noted() -> None:
+    model, x = zoo.seeded(lambda: nn.Sequential(nn.Hardtanh(), nn.Linear(5, 4), nn.Tanh())), zoo.numbers(4, 5)
+    x[2, 1] = torch.inf
+    assert any("infinite at 1 of 4 points, such as 2" in sentence for sentence in kag.measure(model, x, k=1).findings)
+    x[2, 1] = torch.nan
+    with pytest.raises(InputError, match=r"input 2 .*NaN or infinite"):
+        kag.measure(model, x, k=1)
+
+
 # -- layers ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +455,27 @@ def test_points_that_mix_at_a_layer_alone_are_measured_alone(returned: str) -> N
     expected = [kl(torch.autograd.functional.jacobian(lambda z: torch.tanh(model.layer(z)), one)) for one in x]
     np.testing.assert_allclose(by_point(report, "side", 1, "kl_uniform"), expected, rtol=1e-6)
     assert any("measured alone" in sentence for sentence in report.findings)
+
+
+def test_points_that_mix_in_a_large_batch_alone_are_measured_alone() -> None:
+    """An expert that takes half of a batch at most: among the first eight points, none is left out."""
+
+    class Capacity(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.act = nn.Linear(5, 4), nn.Tanh()
+
+        def forward(self, x: Tensor) -> Any:
+            taken = (x[:, 0] > 0).nonzero()[: max(1, len(x) // 2), 0]
+            return self.act(self.layer(x).index_add(0, taken, x[taken, :4].sin()))
+
+    model, x = zoo.seeded(Capacity), zoo.numbers(20, 5)
+    x[:, 0] = 1.0
+    x[choose_points(20)[:8:2], 0] = -1.0
+    report = kag.measure(model, x, layers="act", k=1)
+    expected = [kl(torch.autograd.functional.jacobian(lambda z: model(z[None])[0], one)) for one in x]
+    np.testing.assert_allclose(by_point(report, "act", 1, "kl_uniform"), expected, rtol=1e-6)
+    assert sum("measured alone" in note for note in report.notes) == 1
 
 
 def test_models_that_round_inside_are_not_taken_for_mixing() -> None:

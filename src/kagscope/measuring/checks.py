@@ -28,6 +28,15 @@ def input_warnings(inputs: Inputs) -> list[str]:
                     f"inputs {key!r} lie between {low:g} and {high:g}: bytes of images that were not divided by 255? "
                     "Most networks are trained on 0 to 1, or on standardised images"
                 )
+        if key == inputs.wrt:
+            finite = value.detach().double().isfinite().reshape(len(value), -1).all(1)
+            points = (~finite).nonzero()[:, 0].tolist()
+            if not points:
+                continue
+            warnings.append(
+                f"input {inputs.name(key)!r} is NaN or infinite at {len(points)} of {inputs.count} points, such as {points[0]}: "
+                "Jacobians are finite there only because the model cuts such numbers off"
+            )
     return warnings
 
 
