@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from kagscope.minors.task import Matrices, Task
 
 WHERE: dict[str, Any] = {"image_shape": (5, 8)}
 BALL = kag.Ball(3)
+EVERY_TRIPLE = kag.Subsets(list(combinations(range(20), 3)))
 
 
 def lognormal(seed: int) -> np.ndarray:
@@ -146,6 +149,18 @@ def repeated(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     return np.concatenate([rng.normal(size=(rows, columns)), *[rng.normal(size=(rows, columns))] * 3])
 
 
+def with_a_row_in_the_plane_of_two(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    J = rng.normal(size=(rows, columns))
+    J[2] = J[0] - J[1] + 1e-5 * rng.normal(size=columns)
+    return J
+
+
+def of_rank_one_but_for_two_rows(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    J = rng.normal(size=(rows, columns))
+    J[2:] = np.outer(rng.normal(size=rows), rng.normal(size=columns))[2:]
+    return J
+
+
 def nearly_of_rank_two(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
     return rng.normal(size=(rows, 2)) @ rng.normal(size=(2, columns)) + 1e-3 * rng.normal(size=(rows, columns))
 
@@ -201,6 +216,27 @@ def test_minors_of_few_column_triples_are_all_counted(window: kag.Selection | No
         own, wanted = found[one].histogram, exact[one].histogram
         assert (own.first, own.zeros) == (wanted.first, wanted.zeros)
         np.testing.assert_array_equal(own.counts, wanted.counts)
+
+
+@pytest.mark.parametrize(
+    ("J", "k", "chosen", "seeds"),
+    [
+        (with_a_row_in_the_plane_of_two(np.random.default_rng(0), 20, 24), 3, None, range(4)),
+        (with_a_row_in_the_plane_of_two(np.random.default_rng(0), 20, 24).T, 3, kag.Ball(30), range(4)),
+        (with_a_row_in_the_plane_of_two(np.random.default_rng(0), 20, 20).T, 3, EVERY_TRIPLE, (10, 12)),
+        (of_rank_one_but_for_two_rows(np.random.default_rng(1), 24, 60), 2, None, range(6)),
+    ],
+)
+def test_no_error_leaves_out_the_few_sets_that_no_draw_met(
+    J: np.ndarray, k: int, chosen: kag.Selection | None, seeds: Sequence[int]
+) -> None:
+    """A set of columns with all its minors near zero, one of over a thousand, was seldom drawn: 44 of 44 known errors missed, by
+    6 errors in the mean. Minors counted for certain were given scatter by the others: 61 of 61 missed, by 20."""
+    where: dict[str, Any] = {"positions": np.arange(float(J.shape[1])), "moments": ("entropy", "histogram")}
+    exact = kag.minor_moments(J, k, chosen, method="exact", **where)
+    for seed in seeds:
+        found = kag.minor_moments(J, k, chosen, method="sampled", seed=seed, rel_error=0.05, **where)
+        assert not abs(found.near_zero - exact.near_zero) > 4 * found.stderr["near_zero"]
 
 
 def test_of_few_events_replicates_say_so_and_of_many_they_do_not() -> None:

@@ -148,10 +148,10 @@ class PairDraws:
         combined = None
         if histogram:
             shares = hist.reshape(len(redrawn), GROUPS + 1, -1)
-            counts = shares[:, :1] + GROUPS * shares[:, 1:]
-            if not self.rows_drawn:  # the number of minors of live pairs is known
-                counts = scale_to_total(counts, (self.live * self.row_sets)[redrawn])
-            first, combined = self._merge_hists(redrawn, counts[:, :, 1:], first, before)
+            certain, counts = shares[:, :1], GROUPS * shares[:, 1:]
+            if not self.rows_drawn:  # the number of minors of live pairs is known; those counted for certain stay as they are
+                counts = scale_to_total(counts, (self.live * self.row_sets)[redrawn] - certain.sum(axis=(1, 2)))
+            first, combined = self._merge_hists(redrawn, (certain + counts)[:, :, 1:], first, before)
         return Draws(draws, sums, spread, top, combined, first, complete, alike, steps)
 
     def _merge_hists(self, redrawn: IntArray, counts: FloatArray, first: int, before: Draws | None) -> tuple[int, FloatArray]:

@@ -3,7 +3,7 @@
 Column sets are drawn in proportion to their volumes (:mod:`kagscope.minors.routes.volume_draws`): sets of volume zero are never
 drawn, and sums over the row sets of a drawn one are nearly proportional to its volume. :data:`REPLICATES` independent replicates
 give errors and covariances, also of moments that are added. The histogram, which counts small minors as well as large ones, has
-uniform draws of its own.
+draws of its own: uniform, of listed sets half of them even over the octaves of the volumes.
 """
 
 from __future__ import annotations

@@ -14,7 +14,15 @@ from kagscope.minors._numba import SLOTS
 from kagscope.minors.histograms import line_up
 from kagscope.minors.replicates import GROUPS, REPLICATES
 from kagscope.minors.routes.quartic import COEFFICIENTS, TERMS
-from kagscope.minors.routes.triple_kernels import accumulate, count_triples, draw_thirds, sum_rows, sum_volumes
+from kagscope.minors.routes.triple_kernels import (
+    OCTAVES,
+    accumulate,
+    count_octaves,
+    count_triples,
+    draw_thirds,
+    sum_rows,
+    sum_volumes,
+)
 from kagscope.minors.subsets import pair_codes, remember
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
 
@@ -23,6 +31,7 @@ IntArray = NDArray[np.int64]
 
 MOST_LISTED = 1 << 17  # column triples that are listed to find those of selections
 WHOLE = 2_000  # row triples of a column triple up to which all are visited; beyond, rows are drawn as well
+MOST_SURVEYED = 1 << 20  # column triples, about, from which the numbers in the octaves of their volumes are estimated
 ROW_DRAWS = 8  # row pairs drawn for each column triple then, each combined with every third row
 
 
@@ -101,9 +110,13 @@ class Draws(NamedTuple):
 class Volumes:
     """The volumes of all column triples of one matrix by cell, and draws, a third each by volume, by its fourth power, uniform.
 
+    For a histogram half of the last third is even over the octaves of the volumes: a few triples of small volume, which uniform
+    draws would miss, may hold much of the small minors.
+
     Args:
         V: (n, m) columns, none of them zero.
         cells: of their triples.
+        histogram: whether draws are for a histogram.
 
     Attributes:
         counts: (cells,) triples.
@@ -111,7 +124,7 @@ class Volumes:
         work: rows visited for a drawn triple, and the volumes, in minors.
     """
 
-    def __init__(self, V: FloatArray, cells: Cells) -> None:
+    def __init__(self, V: FloatArray, cells: Cells, histogram: bool = False) -> None:
         self.V, self.cells = V, cells
         self.lengths = np.linalg.norm(V, axis=1)
         unit = V / self.lengths[:, None]
@@ -120,14 +133,23 @@ class Volumes:
         n, m = V.shape
         number = cells.members.shape[1] + 1
         pairs = n * (n - 1) // 2
-        running = np.zeros((2, number, pairs))
+        known = self.cosines, self.lengths, cells.classes, cells.table
+        self._top, self._octaves = 3 * int(np.frexp(self.lengths.max())[1]), np.zeros((0, 0))
+        if histogram:
+            counts = np.zeros((number, OCTAVES), dtype=np.int64)
+            step = 1 + n * (n - 1) * (n - 2) // 6 // MOST_SURVEYED
+            count_octaves(*known, step, self._top, counts)
+            share = np.maximum(counts, step) * np.maximum((counts > 0).sum(axis=1, keepdims=True), 1)
+            self._octaves = 1.0 / 6.0 / share
+        running = np.zeros((3 if histogram else 2, number, pairs))
         bounds = even_parts([float((n - a) ** 2) for a in range(n)], 32)
         parts = np.zeros((len(bounds) - 1, number, 5))
-        known = self.cosines, self.lengths, cells.classes, cells.table
-        run_parts(lambda p: sum_volumes(*known, bounds[p], bounds[p + 1], running, parts[p]), len(parts))
+        options = self._top, self._octaves, running
+        run_parts(lambda p: sum_volumes(*known, bounds[p], bounds[p + 1], *options, parts[p]), len(parts))
         self.sums, self.counts = parts.sum(axis=0)[:-1], cells.counts[:-1].sum(axis=1, dtype=np.int64)
         totals = np.stack([self.sums[:, 0], self.sums[:, 3], self.counts])
         self._shares = 1.0 / 3.0 / np.where(totals > 0, totals, np.inf)
+        self._shares[2] /= 2 if histogram else 1
         accumulate(running[:, :-1], cells.counts[:-1], self._shares)
         self._running = running[0, :-1]
         self.whole = m * (m - 1) * (m - 2) // 6 <= WHOLE
@@ -175,8 +197,9 @@ class Volumes:
             third = columns[sel, 2]
             draw_thirds(
                 *(self.cosines, self.lengths, self.cells.classes, self.cells.table, columns[sel, 0], columns[sel, 1]),
-                *(cells[sel], rest[sel], self._shares, third, chance[sel]),
+                *(cells[sel], rest[sel], self._shares, self._top, self._octaves, third, chance[sel]),
             )
+            chance[sel, 0] /= self._running[cells[sel], -1]  # 1 but for octaves of which the survey saw only a part
             inverse = 1.0 / chance[sel, 0]
             sum_rows(self.V, columns[sel], inverse, cells[sel], u[sel], self.whole, TERMS, COEFFICIENTS, sums[sel], hist[part])
 

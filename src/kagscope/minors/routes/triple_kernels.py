@@ -11,6 +11,8 @@ from kagscope.minors.det2 import KERNEL
 EIGHTHS = 8 / float(np.log(2.0))  # bins of log2 in a unit of the natural logarithm
 FRACTIONS, ONE = np.uint64((1 << 52) - 1), np.uint64(0x3FF << 52)  # bits of a float64: its fraction, and 1.0
 FLOOR = 1e-12  # least squared volume over squared lengths used in drawing, so that rounding hides no triple
+OCTAVES = 128  # of volumes, the last one of all that are smaller
+HASH = np.uint64(0x9E3779B97F4A7C15)  # by which numbers of pairs are mixed
 UNLIKE = 2.0**20  # times the smallest of three vectors: if the largest is longer, they are brought to one size
 ROUNDING = 2e-15  # minor over the product of the lengths of its rows that rounding alone produces
 
@@ -64,16 +66,23 @@ def _scatter(cells, roots, logs, squares, sizes, local):  # type: ignore[no-unty
         sums[4] += sizes[c]
 
 
+@njit(**KERNEL, inline="always")
+def _octave(volume, top):  # type: ignore[no-untyped-def]
+    """Octave of a volume, counted down from that of 2^top."""
+    return min(max(top + np.int64(1023) - np.int64(bits_of(volume) >> FRACTION), 0), OCTAVES - 1)
+
+
 @njit(**KERNEL)
-def sum_volumes(cosines, lengths, classes, table, a0, a1, volumes, sums):  # type: ignore[no-untyped-def]
+def sum_volumes(cosines, lengths, classes, table, a0, a1, top, octaves, volumes, sums):  # type: ignore[no-untyped-def]
     """Of each pair a < b, a in [a0, a1), sums over its triples a < b < c by cell, and those over all.
 
     ``cosines`` (n, n) of the columns and ``lengths`` (n,); ``classes`` (n, n) of pairs; ``table`` (D, D, D) cell of a triple by
-    the classes of ab, ac, bc, the last that of triples in no selection; ``volumes`` (2, cells, pairs in lexicographic order) of
-    volumes v and of v^4; ``sums`` (cells, 5) of v, :func:`times_logarithm` of v, v^2, v^4 and the squared product of the lengths.
+    the classes of ab, ac, bc, the last that of triples in no selection; ``volumes`` (2 or 3, cells, pairs in lexicographic order)
+    of volumes v, of v^4, and of what ``octaves`` (cells, octaves) has for the octave of v below 2^top, unless it is empty;
+    ``sums`` (cells, 5) of v, :func:`times_logarithm` of v, v^2, v^4 and the squared product of the lengths.
     """
     n, cells = lengths.size, volumes.shape[1]
-    buffers, places, local = np.empty((4, n)), np.empty(n, table.dtype), np.zeros((2, cells, 5))
+    buffers, places, local = np.empty((4, n)), np.empty(n, table.dtype), np.zeros((2, cells, 6))
     for a in range(a0, a1):
         pair = a * n - a * (a + 1) // 2
         for b in range(a + 1, n):
@@ -85,21 +94,49 @@ def sum_volumes(cosines, lengths, classes, table, a0, a1, volumes, sums):  # typ
                 _gather_cells(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
                 local[:] = 0.0
                 _scatter(places[b + 1 :], roots, logs, squares, sizes, local)
+                if octaves.size:
+                    for c in range(roots.size):
+                        own = np.uint64(places[b + 1 + c])
+                        local[c & 1, own, 5] += octaves[own, np.uint64(_octave(roots[c], top))]
                 for cell in range(cells):
                     volumes[0, cell, pair] = local[0, cell, 0] + local[1, cell, 0]
                     volumes[1, cell, pair] = local[0, cell, 3] + local[1, cell, 3]
+                    if octaves.size:
+                        volumes[2, cell, pair] = local[0, cell, 5] + local[1, cell, 5]
                     for power in range(5):
                         sums[cell, power] += local[0, cell, power] + local[1, cell, power]
             pair += 1
 
 
 @njit(**KERNEL)
+def count_octaves(cosines, lengths, classes, table, step, top, counts):  # type: ignore[no-untyped-def]
+    """``counts`` (cells, octaves): triples by the octave of their volume below 2^top, about, from one pair in ``step``."""
+    n = lengths.size
+    buffers, places = np.empty((3, n)), np.empty(n, table.dtype)
+    pair = np.uint64(0)
+    for a in range(n):
+        for b in range(a + 1, n):
+            if classes[a, b] > 0 and ((pair * HASH) >> np.uint64(32)) % np.uint64(step) == 0:
+                roots, squares, sizes = buffers[0, b + 1 :], buffers[1, b + 1 :], buffers[2, b + 1 :]
+                base = lengths[a] * lengths[b]
+                _row(cosines[a, b + 1 :], cosines[b, b + 1 :], cosines[a, b], base, lengths[b + 1 :], roots, squares, sizes)
+                _gather_cells(table[classes[a, b]], classes[a, b + 1 :], classes[b, b + 1 :], places[b + 1 :])
+                for c in range(roots.size):
+                    counts[places[b + 1 + c], _octave(roots[c], top)] += step
+            pair += np.uint64(1)
+
+
+@njit(**KERNEL)
 def accumulate(volumes, counts, shares):  # type: ignore[no-untyped-def]
-    """Running totals over the pairs of each cell, in place of ``volumes[0]``: of p v + q v^4 + r count, as find_thirds has it."""
+    """Running totals over the pairs of each cell, in place of ``volumes[0]``: of p v + q v^4 + r count, as draw_thirds has it;
+    and of ``volumes[2]``, if there is one.
+    """
     for cell in range(volumes.shape[1]):
         total, p, q, r = 0.0, shares[0, cell], shares[1, cell], shares[2, cell]
         for pair in range(volumes.shape[2]):
             total += p * volumes[0, cell, pair] + q * volumes[1, cell, pair] + r * counts[cell, pair]
+            if volumes.shape[0] > 2:
+                total += volumes[2, cell, pair]
             volumes[0, cell, pair] = total
 
 
@@ -119,10 +156,11 @@ def count_triples(classes, table, counts):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
-def draw_thirds(cosines, lengths, classes, table, first, second, cell, rest, shares, third, chance):  # type: ignore[no-untyped-def]
+def draw_thirds(cosines, lengths, classes, table, first, second, cell, rest, shares, top, octaves, third, chance):  # type: ignore[no-untyped-def]
     """``third`` column of each draw and its ``chance``: where the running total over c passes ``rest``.
 
-    A triple of volume v counts p v + q v^4 + r with p, q, r in ``shares`` (3, cells).
+    A triple of volume v counts p v + q v^4 + r with p, q, r in ``shares`` (3, cells), and what ``octaves`` (cells, octaves) has
+    for the octave of v below 2^top, unless it is empty.
     """
     n = lengths.size
     roots, squares, sizes, places = np.empty(n), np.empty(n), np.empty(n), np.empty(n, table.dtype)
@@ -135,6 +173,8 @@ def draw_thirds(cosines, lengths, classes, table, first, second, cell, rest, sha
         for c in range(b + 1, n):
             if places[c] == wanted:
                 weight = shares[0, wanted] * roots[c] + shares[1, wanted] * squares[c] * squares[c] + shares[2, wanted]
+                if octaves.size:
+                    weight += octaves[wanted, _octave(roots[c], top)]
                 passed += weight
                 third[d], chance[d, 0], chance[d, 1] = c, weight, roots[c]
                 if passed > rest[d]:

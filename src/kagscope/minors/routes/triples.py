@@ -2,7 +2,8 @@
 
 The volume of every column triple, the root of its S2, comes from one Gram matrix. Triples that belong to the same selections
 are a *cell*. In each a third of the draws is by volume, for S1 and the entropy, a third by its fourth power, for S4,
-and a third is uniform, so that small minors are sampled and weights stay bounded. Sums over the rows of a drawn triple nearly
+and a third is uniform, so that small minors are sampled and weights stay bounded; for a histogram half of it is even over the
+octaves of the volumes, as few triples may hold much of the minors near zero. Sums over the rows of a drawn triple nearly
 follow functions of its volume whose sums are known (control variates). Where there are many rows, they are drawn too, half by
 volume, half uniformly; S2 needs no sample, and S4 none within a triple. The same draws, in independent replicates, serve every
 moment and selection, so that sums and differences keep their covariance.
@@ -181,14 +182,16 @@ _ZERO = _SelectionEstimate(
 
 def _volumes(matrix: FloatArray, tasks: list[Task]) -> Volumes:
     """Volumes of the nonzero columns; over all triples of some columns, of the shorter side."""
+    histogram = any("histogram" in task.wanted for task in tasks)
     nonzero = matrix.any(axis=0)
     side = matrix[:, nonzero]
     if tasks[0].clique:
         side = side if len(side) >= side.shape[1] else side.T
-        return Volumes(np.ascontiguousarray(side.T), Cells.whole(side.shape[1]))
+        return Volumes(np.ascontiguousarray(side.T), Cells.whole(side.shape[1]), histogram)
     columns = tasks[0].selection.columns(tasks[0].layout).copy()
     columns[np.flatnonzero(columns)[~nonzero]] = False
-    return Volumes(np.ascontiguousarray(side.T), Cells.of(tuple(task.selection for task in tasks), tasks[0].layout, columns))
+    cells = Cells.of(tuple(task.selection for task in tasks), tasks[0].layout, columns)
+    return Volumes(np.ascontiguousarray(side.T), cells, histogram)
 
 
 class _Estimates:

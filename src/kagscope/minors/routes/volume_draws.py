@@ -91,7 +91,7 @@ class Sets:
         """(5, REPLICATES, units) estimates of S1, S2, S4, entropy, largest minors; and the share of S1 that may be rounding."""
         parts = run_parts(lambda i: self._draw_sets([seed, turn, i], units, False), REPLICATES)
         columns, weights = (np.stack(arrays) for arrays in zip(*parts, strict=True))
-        sums, _ = self._sum_rows(columns, False, [seed, turn, REPLICATES])
+        sums = self._sum_rows(columns, [seed, turn, REPLICATES])
         shaped = sums.reshape(-1, REPLICATES, units, self.fan)
         results = np.stack([*(shaped[:4] * weights).sum(axis=3), np.where(weights > 0, shaped[4], 0.0).max(axis=2)])
         if self.whole:
@@ -99,13 +99,17 @@ class Sets:
         return results, float((shaped[5] * weights).sum()) / max(float(results[0].sum()), 1e-300)
 
     def histogram(self, seed: int) -> tuple[FloatArray, float]:
-        """(GROUPS, SLOTS) estimated shares of these columns' minors by slot, from uniform draws, and the work for that."""
+        """(GROUPS, SLOTS) estimated shares of these columns' minors by slot, from draws of their own, and the work for that."""
         parts = run_parts(lambda i: self._draw_sets([seed, HISTOGRAM, i], HISTOGRAM_UNITS, True), REPLICATES)
         columns, weights = np.stack([w for w, _ in parts]), np.stack([w for _, w in parts])
-        _, hist = self._sum_rows(columns, True, [seed, HISTOGRAM, REPLICATES])
-        each = weights.reshape(GROUPS, -1, self.fan)
-        each = each[:, :, 0] if self.whole else each.reshape(GROUPS, -1)
-        groups = np.stack([w @ i for w, i in zip(each, hist.reshape(GROUPS, -1, SLOTS), strict=True)])
+        if self.whole:  # one histogram for the sets of a group that weigh the same
+            keys = np.stack([np.repeat(np.arange(GROUPS), weights.size // GROUPS), weights.ravel()], axis=1)
+            keys, cells = np.unique(keys, axis=0, return_inverse=True)
+            hist = np.asarray(self._enumerate_rows(columns.reshape(-1, self.k), self._alike, cells.ravel(), len(keys)).hist)
+            groups = np.stack([keys[keys[:, 0] == g, 1] @ hist[keys[:, 0] == g] for g in range(GROUPS)])
+        else:
+            _, hist = self._draw_rows(columns.reshape(-1, self.k), True, [seed, HISTOGRAM, REPLICATES])
+            groups = np.stack([w @ i for w, i in zip(weights.reshape(GROUPS, -1), hist.reshape(GROUPS, -1, SLOTS), strict=True)])
         return scale_to_total(groups, np.ones(())), self.steps(REPLICATES * HISTOGRAM_UNITS)
 
     def _draw_sets(self, seed: list[int], units: int, uniform: bool) -> tuple[IntArray, FloatArray]:
@@ -115,7 +119,7 @@ class Sets:
         """
         generator = np.random.default_rng(seed)
         if self.listed is not None:
-            chance = np.ones(len(self.listed)) if uniform else self.volumes + UNIFORM * self.volumes.mean()
+            chance = self._chance_by_octave if uniform else self.volumes + UNIFORM * self.volumes.mean()
             ends = np.cumsum(chance)
             # one point in each of FAN equal strata with a random start: with equal spacing, no replicate might show how rarely
             # a set is drawn once more or less
@@ -132,18 +136,19 @@ class Sets:
         draw_sets(self.vectors, lengths, self.allowed, uniform, generator.random((units, self.k)), columns, weights)
         return columns, weights
 
-    def _sum_rows(self, columns: IntArray, uniform: bool, seed: list[int]) -> tuple[FloatArray, FloatArray]:
-        """(5 or 6, P) sums over row sets for each of the column sets, flat; with ``uniform`` histograms too, (units or P, SLOTS).
-
-        The sixth, where rows are drawn, is what rounding may have done to S1.
-        """
+    def _sum_rows(self, columns: IntArray, seed: list[int]) -> FloatArray:
+        """(5 or 6, P) sums over row sets for each of the column sets, flat; the sixth, where rows are drawn, is what rounding may
+        have done to S1."""
         flat = columns.reshape(-1, self.k)
-        if self.whole and not uniform and self._exact_table is not None:
+        if not self.whole:
+            return self._draw_rows(flat, False, seed)[0]
+        if self._exact_table is not None:
             codes, table = self._exact_table
-            return table[:, np.searchsorted(codes, self._codes(flat))], np.zeros((0, 0))
-        if self.whole:
-            swept = self._enumerate_rows(flat, 1 if self.listed is not None else self.fan, uniform)
-            return swept.sums, np.zeros((0, 0)) if swept.hist is None else swept.hist.astype(np.float64)
+            return table[:, np.searchsorted(codes, self._codes(flat))]
+        return self._enumerate_rows(flat, self._alike).sums
+
+    def _draw_rows(self, flat: IntArray, uniform: bool, seed: list[int]) -> tuple[FloatArray, FloatArray]:
+        """(6, P) sums over drawn row sets of column sets (P, k), and with ``uniform`` (P, SLOTS) histograms."""
         sums, hist = np.zeros((len(flat), 6)), np.zeros((len(flat), SLOTS if uniform else 0))
         step = 512
 
@@ -155,18 +160,31 @@ class Sets:
         run_parts(work, -(-len(flat) // step))
         return sums.T, hist
 
-    def _enumerate_rows(self, flat: IntArray, size: int, histogram: bool) -> SubsetSums:
-        """All row sets of column sets (P, k), of which each ``size`` share all but the last; a histogram for each FAN of them."""
+    @property
+    def _alike(self) -> int:
+        """Number of drawn column sets that share all but the last column, in a row."""
+        return 1 if self.listed is not None else self.fan
+
+    def _enumerate_rows(self, flat: IntArray, size: int, cells: IntArray | None = None, count: int = 1) -> SubsetSums:
+        """All row sets of column sets (P, k), of which each ``size`` share all but the last; with ``cells`` (P,) a histogram of
+        each of ``count``."""
         groups = flat.reshape(-1, size, self.k)
-        cells = np.arange(len(flat)) // self.fan if histogram else np.zeros(len(flat), dtype=np.int64)
         subsets = SubsetList(
             np.ascontiguousarray(groups[:, 0, :-1]),
             np.arange(len(groups) + 1) * size,
             np.ascontiguousarray(flat[:, -1]),
-            cells,
-            np.ones((int(cells.max(initial=0)) + 1, 1), dtype=bool),
+            np.zeros(len(flat), dtype=np.int64) if cells is None else cells,
+            np.ones((count, 1), dtype=bool),
         )
-        return enumerate_all(self.J, subsets, self.k, histogram)
+        return enumerate_all(self.J, subsets, self.k, cells is not None)
+
+    @cached_property
+    def _chance_by_octave(self) -> FloatArray:
+        """Of listed sets: half uniform, half even over the octaves of their volumes, of which few may hold much of the minors
+        near zero."""
+        _, octaves = np.unique(np.frexp(self.volumes)[1], return_inverse=True)
+        counts = np.bincount(octaves)
+        return 1.0 / len(octaves) + 1.0 / (len(counts) * counts[octaves])
 
     @property
     def exact_sums(self) -> FloatArray | None:
@@ -205,7 +223,7 @@ class Sets:
             return None
         codes = self._codes(sets)
         order = np.argsort(codes)
-        return codes[order], self._enumerate_rows(sets[order], 1, False).sums
+        return codes[order], self._enumerate_rows(sets[order], 1).sums
 
 
 def spanned_volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
