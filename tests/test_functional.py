@@ -13,7 +13,7 @@ from torch import Tensor
 
 import kagscope as kag
 from kagscope.minors.routes.zonogon_gradient import pair_area_gradient
-from kagscope.scores import functional, pair_areas
+from kagscope.scores import functional, pair_sums
 
 SELECTIONS: list[Any] = [
     "all",
@@ -169,9 +169,9 @@ def test_plain_torch_on_a_device_agrees_with_the_kernels() -> None:
     rows[2, 3], rows[:, 5] = 0.0, 0.0
     first, second = torch.triu_indices(7, 7, 1)
     weights = _matrix(21, seed=3)
-    torch.testing.assert_close(pair_areas.areas_on_device(rows, first, second), pair_areas.pair_areas_of(rows, first, second))
+    torch.testing.assert_close(pair_sums.areas_on_device(rows, first, second), pair_sums.pair_areas_of(rows, first, second))
     expected = pair_area_gradient(rows.numpy(), first.numpy(), second.numpy(), weights.numpy())
-    torch.testing.assert_close(pair_areas.gradient_on_device(rows, first, second, weights), torch.from_numpy(expected))
+    torch.testing.assert_close(pair_sums.gradient_on_device(rows, first, second, weights), torch.from_numpy(expected))
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from kagscope.minors.routes.zonogon import ENTRY_BITS, MOST_BITS
 from kagscope.minors.scaling import column_span, entry_span
-from kagscope.scores.pair_areas import pair_areas_of
-from kagscope.scores.pair_squares import pair_squares
+from kagscope.scores.pair_sums import pair_areas_of, pair_squares
 from kagscope.scores.powers import extract_powers, ldexp
 from kagscope.scores.row_sums import pair_indices
 

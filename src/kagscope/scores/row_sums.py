@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kagscope.minors.haar import NEARLY_PARALLEL
-from kagscope.scores.once import forbid_second_derivative
-from kagscope.scores.pair_areas import add_area_gradient, areas_and_slopes
-from kagscope.scores.pair_squares import pair_squares
+from kagscope.scores.pair_sums import add_area_gradient, areas_and_slopes, forbid_second_derivative, pair_squares
 from kagscope.scores.powers import extract_powers, ldexp
 
 FloatArray = NDArray[np.float64]

@@ -19,7 +19,7 @@ from kagscope.minors._input import check_k, check_tensor
 from kagscope.minors.haar import NEARLY_PARALLEL, haar_constant
 from kagscope.minors.subsets import cached_subsets, pairs_of
 from kagscope.scores.far_sums import ROUNDED, FarSums, Pairs, are_powers_of_two, safe_sqrt
-from kagscope.scores.pair_areas import pair_areas_of
+from kagscope.scores.pair_sums import pair_areas_of
 from kagscope.scores.powers import divide_by_powers, extract_powers, ldexp
 from kagscope.scores.row_sums import RowPairs, RowPairSample, accurate_squares, pair_indices
 

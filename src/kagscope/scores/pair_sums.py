@@ -1,6 +1,10 @@
-"""Differentiable S1 of row pairs: areas of zonogons and their exact derivative (MATH.md section 6).
+"""Differentiable S1 and S2 of pairs of lines: areas of zonogons (MATH.md section 6), and squared areas to full precision, even
+where Gram matrices cancel (MATH.md 4.1).
 
-On the CPU by the kernels of :mod:`kagscope.minors.routes`, elsewhere in plain torch.
+On the CPU by the kernels of :mod:`kagscope.minors.routes`; on a device S1 in plain torch, while for S2 lines are copied to the
+host. Both have first derivatives only, and raise an error if torch differentiates them again:
+``torch.autograd.function.once_differentiable`` only cuts the graph, so that if another path leads to the same tensor, torch
+follows that one alone, and its second derivatives are incomplete.
 """
 
 from __future__ import annotations
@@ -11,12 +15,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kagscope.base.errors import InputError
+from kagscope.minors.routes.square_kernels import add_gradient, squares
+from kagscope.minors.routes.torch_formulas import zonogon_areas
 from kagscope.minors.routes.zonogon import pair_areas
 from kagscope.minors.routes.zonogon_gradient import add_slopes, pair_area_gradient, pair_areas_and_slopes
-from kagscope.scores.once import forbid_second_derivative
+from kagscope.minors.threads import map_blocks
 
 KEPT_ENTRIES = 2**21  # vectors of row pairs whose derivatives are kept from the forward pass: 32 MiB
 DEVICE_ENTRIES = 2**24  # vectors of row pairs sorted at a time on a device
+BLOCK_ENTRIES = 100_000  # entries of lines in one piece of work
+
+
+class _FirstDerivative(torch.autograd.Function):
+    """Identity on a derivative, whose backward pass raises."""
+
+    @staticmethod
+    def forward(ctx: Any, derivative: Tensor, *sources: Tensor | None) -> Tensor:
+        """Return the derivative unchanged."""
+        return derivative.view_as(derivative)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> Any:
+        """Raise :class:`InputError`."""
+        raise InputError(
+            "scores of 2-minors have first derivatives only, and this asks for a second one (of a gradient taken with "
+            "create_graph=True); leave the score out of that, or take k = 1 or alignment"
+        )
+
+
+def forbid_second_derivative(derivative: Tensor, *sources: Tensor | None) -> Tensor:
+    """A derivative (without a graph) that cannot be differentiated again with respect to ``sources``."""
+    if not torch.is_grad_enabled():
+        return derivative
+    result: Tensor = _FirstDerivative.apply(derivative, *sources)  # type: ignore[no-untyped-call]
+    return result
 
 
 class _PairAreas(torch.autograd.Function):
@@ -82,10 +115,7 @@ def _sort_by_slope(rows: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor,
 
 def areas_on_device(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """The areas in plain torch, for any device."""
-    chunks = []
-    for i, j in _pair_chunks(rows, first, second):
-        x, y, _, _ = _sort_by_slope(rows, i, j)
-        chunks.append(((x.cumsum(-1) - x) * y - (y.cumsum(-1) - y) * x).sum(-1))
+    chunks = [zonogon_areas(rows[i], rows[j])[0] for i, j in _pair_chunks(rows, first, second)]
     return torch.cat(chunks) if chunks else rows.new_zeros(0)
 
 
@@ -108,3 +138,44 @@ def gradient_on_device(rows: Tensor, first: Tensor, second: Tensor, weights: Ten
 def _pair_chunks(rows: Tensor, first: Tensor, second: Tensor) -> list[tuple[Tensor, Tensor]]:
     size = max(1, DEVICE_ENTRIES // max(rows.shape[1], 1))
     return list(zip(first.split(size), second.split(size), strict=True)) if len(first) else []
+
+
+class _PairSquares(torch.autograd.Function):
+    """:func:`pair_squares` with its exact derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, lines: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute S2 pair by pair."""
+        X, i, j = (np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in (lines, first, second))
+        values, powers = np.zeros(len(i)), np.zeros(len(i), dtype=np.int64)
+
+        def work(block: slice) -> None:
+            squares(X, i[block], j[block], values[block], powers[block])
+
+        map_blocks(work, len(i), max(1, BLOCK_ENTRIES // X.shape[1]))
+        ctx.save_for_backward(lines, first, second)
+        results = torch.from_numpy(values).to(lines.device), torch.from_numpy(powers).to(lines.device)
+        ctx.mark_non_differentiable(results[1])
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, weights: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
+        """Accumulate in the order of the pairs, whatever the number of threads."""
+        X, i, j, w = (np.ascontiguousarray(tensor.detach().cpu().numpy()) for tensor in (*ctx.saved_tensors, weights))
+        gradient = np.zeros(X.shape)
+        add_gradient(X, i, j, w, gradient)
+        return forbid_second_derivative(torch.from_numpy(gradient).to(weights.device), ctx.saved_tensors[0], weights), None, None
+
+
+def pair_squares(lines: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """S2 of pairs of lines as values times 4^powers; differentiable, the powers held fixed.
+
+    Args:
+        lines: (L, n) float64, each zero or with its largest entry in [1/2, 1).
+        first, second: (P,) int64 indices.
+
+    Returns:
+        (P,) float64 values and (P,) int64 powers. A value is 0 if the two are parallel, else between about 1/4 and n^2.
+    """
+    result: tuple[Tensor, Tensor] = _PairSquares.apply(lines, first, second)  # type: ignore[no-untyped-call]
+    return result
