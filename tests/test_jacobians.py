@@ -80,7 +80,6 @@ def test_jacobians_are_the_closed_form(kind: type[nn.Module], bias: bool, dtype:
             assert form.shape == part.shape[1:] == (WIDTHS[index], 8)
             np.testing.assert_array_equal(form.dense(slice(2, 7, 2)), part[2:7:2])
             np.testing.assert_allclose(form.row_norms(), np.abs(part).mean(axis=2), rtol=1e-13)
-            np.testing.assert_allclose(form.row_norms(slice(3, 8)), np.abs(part[3:8]).mean(axis=2), rtol=1e-13)
 
 
 def test_relu_gives_exact_zero_rows_where_units_are_off() -> None:

@@ -125,8 +125,6 @@ def _close_module(name: str) -> str:
     if parent:
         inside = getattr(sys.modules.get(parent), "__path__", [])
         return close_names(last, [info.name for info in pkgutil.iter_modules(inside)])
-    if Path(f"{name}.py").is_file():  # cannot be: it would have been imported
-        return ""
     here = [entry.stem for entry in Path.cwd().iterdir() if entry.suffix == ".py" or entry.is_dir()]
     return close_names(name, {*here, *importlib.metadata.packages_distributions()})
 

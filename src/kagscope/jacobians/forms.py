@@ -34,10 +34,10 @@ class FactoredJacobian:
         """Those of some points alone."""
         return FactoredJacobian(self.d[points], self.W)
 
-    def row_norms(self, points: slice = slice(None)) -> Float64[np.ndarray, "B m"]:
+    def row_norms(self) -> Float64[np.ndarray, "B m"]:
         """L1 norm of every row over the number of columns, (B, m): the row means of the 1-minors."""
         with np.errstate(invalid="ignore", over="ignore"):
-            return np.abs(self.d[points]) * np.abs(self.W).sum(axis=1) / self.W.shape[1]
+            return np.abs(self.d) * np.abs(self.W).sum(axis=1) / self.W.shape[1]
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class DenseJacobian:
         """Those of some points alone."""
         return DenseJacobian(self.J[points])
 
-    def row_norms(self, points: slice = slice(None)) -> Float64[np.ndarray, "B m"]:
+    def row_norms(self) -> Float64[np.ndarray, "B m"]:
         """L1 norm of every row over the number of columns, (B, m)."""
         with np.errstate(over="ignore"):
-            return np.array([np.abs(J).mean(axis=1) for J in self.J[points]]).reshape(-1, self.J.shape[1])  # in the cache
+            return np.array([np.abs(J).mean(axis=1) for J in self.J]).reshape(-1, self.J.shape[1])  # in the cache
 
 
 LayerJacobian = FactoredJacobian | DenseJacobian

@@ -14,19 +14,18 @@ GROUP = 8  # rows in a vector
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
+def _ln(t):  # type: ignore[no-untyped-def]
+    e, p = split(t)
+    return fma(e, LN2, p)
+
+
+@nb.njit(nogil=True, cache=True, inline="always")
 def _add_row(total, xi, yi, x, y):  # type: ignore[no-untyped-def]
     a1, a2, a4, ent, top = total[0], total[1], total[2], total[3], total[4]
     for j in range(len(x)):
         t = abs(det2(xi, yi, x[j], y[j]))
         add_sums(t, a1, a2, a4, top, j)
-        e, p = split(t)
-        ent[j] = fma(t, fma(e, LN2, p), ent[j])
-
-
-@nb.njit(nogil=True, cache=True, inline="always")
-def _ln(t):  # type: ignore[no-untyped-def]
-    e, p = split(t)
-    return fma(e, LN2, p)
+        ent[j] = fma(t, _ln(t), ent[j])
 
 
 @nb.njit(nogil=True, cache=True, inline="always")
@@ -134,14 +133,8 @@ def triple_rows(WT, prefixes, starts, last, cells, g0, g1, out, least):  # type:
                     if lost:
                         _recompute_lost(x, y, z, i, j, minors, least, t, A, T)
                     for h in range(length):
-                        minor = t[h]
-                        q = minor * minor
-                        a1[h] += minor
-                        a2[h] += q
-                        a4[h] = fma(q, q, a4[h])
-                        e, p = split(minor)
-                        ent[h] = fma(minor, fma(e, LN2, p), ent[h])
-                        top[h] = minor if minor > top[h] else top[h]
+                        add_sums(t[h], a1, a2, a4, top, h)
+                        ent[h] = fma(t[h], _ln(t[h]), ent[h])
                     row += length
 
 

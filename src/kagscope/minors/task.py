@@ -122,6 +122,10 @@ class Task:
         """``wanted`` with S1, where scores of what is wanted are relative to the mean."""
         return self.wanted | {"s1"} if self.wanted & NEED_S1 else self.wanted
 
+    def known_s1(self, index: int) -> float | None:
+        """S1 of a matrix, if it is known."""
+        return float(self.known["s1"][index]) if "s1" in self.known else None
+
     @property
     def sums_to_draw(self) -> list[str]:
         """Names of the sums that draws are to estimate: those wanted and not known."""

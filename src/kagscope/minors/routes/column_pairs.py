@@ -123,7 +123,7 @@ class _Stage:
 
     def __init__(self, pairs: PairDraws, draws: Draws, member: NDArray[np.bool_], tasks: list[Task], number: int) -> None:
         self.pairs, self.draws, self.tasks, self.inside = pairs, draws, tasks, member.T
-        known = [float(task.known["s1"][number]) if "s1" in task.known else None for task in tasks]
+        known = [task.known_s1(number) for task in tasks]
         spread = np.concatenate(draws.spread, axis=1)
         within = np.repeat(self.inside, [e.shape[1] for e in draws.spread], axis=1)  # (selections, draws)
         self.replicates = np.stack([draws.sums[:, cells].sum(axis=1) for cells in self.inside], axis=1)

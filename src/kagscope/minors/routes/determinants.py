@@ -51,8 +51,8 @@ def clique_subsets(adjacency: NDArray[np.bool_], k: int) -> IntArray:
     return subsets.astype(np.int64)
 
 
-def _columns_of_blocks(rows: IntArray, columns: IntArray, entries: int = 2**20) -> Iterator[IntArray]:
-    step = max(1, entries // max(1, len(rows) * rows.shape[1] ** 2))
+def _columns_of_blocks(rows: IntArray, columns: IntArray) -> Iterator[IntArray]:
+    step = max(1, 2**20 // max(1, len(rows) * rows.shape[1] ** 2))
     for start in range(0, len(columns), step):
         yield columns[start : start + step]
 

@@ -57,7 +57,7 @@ class Sampled:
 
     def _run_task(self, task: Task) -> RouteResult:
         matrices, names = task.inside, task.sums_to_draw
-        samples = [_Sample(matrix, task, _known_s1_of(task, index)) for index, matrix in enumerate(matrices.normalised)]
+        samples = [_Sample(matrix, task, task.known_s1(index)) for index, matrix in enumerate(matrices.normalised)]
         columns, notes = task.count, [f"{np.mean([s.steps for s in samples]):.3g} minors looked at a matrix"]
         if columns is None:
             columns = count_sets(task.selection.pairs(task.layout), task.k, task.seed)
@@ -84,10 +84,6 @@ class Sampled:
             unknown={name: flags for name, flags in unknown.items() if flags.any()},
             notes=tuple(notes),
         )
-
-
-def _known_s1_of(task: Task, index: int) -> float | None:
-    return float(task.known["s1"][index]) if "s1" in task.known else None
 
 
 class _Sample:

@@ -234,8 +234,7 @@ class _Estimates:
         top = float(drawn.sums[4][:, inside].max(initial=0.0))
         if top == 0:
             return None
-        if "s1" in task.known:  # the entropy corrected for the error of S1
-            known = float(task.known["s1"][index])
+        if (known := task.known_s1(index)) is not None:  # the entropy corrected for the error of S1
             replicates["entropy"] = apply_control_variate(replicates["s1"], replicates["entropy"], known)
             replicates["s1"] = np.full(REPLICATES, known)
         sums = {name: float(values.mean()) for name, values in replicates.items()} | {"top": top}

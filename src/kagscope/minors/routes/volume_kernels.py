@@ -129,20 +129,14 @@ def draw_sets(V, lengths, allowed, uniform, u, columns, weights):  # type: ignor
 @njit(**KERNEL)
 def _add(M, weight, seen, hist, edges):  # type: ignore[no-untyped-def]
     """Add one minor to the sums S1, S2, S4, entropy, top and the histogram."""
-    if hist.size > 0:
-        hist[_slot(M, edges)] += weight
+    if hist.size > 0:  # slot 0 is for zero, then the eighths of powers of two
+        hist[np.searchsorted(edges, M, side="right")] += weight
     if M > 0:
         seen[0] += weight * M
         seen[1] += weight * M * M
         seen[2] += weight * M * M * M * M
         seen[3] += weight * M * np.log(M)
         seen[4] = max(seen[4], M)
-
-
-@njit(**KERNEL)
-def _slot(M, edges):  # type: ignore[no-untyped-def]
-    """Slot of the kernels' histogram: 0 for zero, then the eighths of powers of two."""
-    return np.searchsorted(edges, M, side="right")
 
 
 @njit(**KERNEL)
