@@ -13,7 +13,7 @@ import numpy as np
 
 import kagscope as kag
 from kagscope.minors.haar import haar_mean_s1_estimate
-from kagscope.minors.rotated import max_rotation_ratio, random_orthogonal
+from kagscope.minors.random_rotations import max_rotation_ratio, random_orthogonal
 from kagscope.minors.routes.hull import row_pair_tops, top
 from kagscope.minors.routes.zonogon import row_pair_areas
 from kagscope.minors.routes.zonotope import row_triple_volumes

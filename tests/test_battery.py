@@ -401,7 +401,7 @@ def test_every_selection_on_its_own_scale(method: Literal["exact", "sampled"], k
 
 def test_what_lies_too_far_below_to_be_visited_is_refused() -> None:
     J = np.random.default_rng(0).normal(size=(4, 6)) * np.repeat([1e290, 1e-290], 3)
-    with mock.patch("kagscope.minors.own_scale.AUTO_SECONDS", 0.0):
+    with mock.patch("kagscope.minors.underflow.AUTO_SECONDS", 0.0):
         found = kag.minor_moments(np.stack([J, J / J]), 2, kag.Subsets([(3, 4), (4, 5)]))
     assert np.isnan(found.participation_ratio).tolist() == [True, True]  # of the second every minor is 0
     assert np.isnan(found.s1).tolist() == [True, False]

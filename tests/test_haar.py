@@ -15,9 +15,9 @@ from hypothesis import given, settings
 import kagscope as kag
 from battery import KINDS, determinant, matrix
 from kagscope.base.errors import InputError
-from kagscope.minors.careful import integers
 from kagscope.minors.haar import haar_constant, haar_mean_s1_estimate
-from kagscope.minors.rotated import max_rotation_ratio, random_orthogonal
+from kagscope.minors.precise_determinants import integers
+from kagscope.minors.random_rotations import max_rotation_ratio, random_orthogonal
 from kagscope.minors.routes.hull import top
 from kernel_cases import matrices, read_truth, selected, truth_cases, with_threads
 

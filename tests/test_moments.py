@@ -18,8 +18,8 @@ import kagscope as kag
 from battery import determinant
 from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
-from kagscope.minors.careful import integers
 from kagscope.minors.histograms import Bins
+from kagscope.minors.precise_determinants import integers
 from kagscope.minors.routes.determinants import minor_matrix
 from kagscope.minors.subsets import complete_pairs
 from kagscope.minors.sweeps import enumerate_sums

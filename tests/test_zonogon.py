@@ -16,7 +16,7 @@ from hypothesis import given, settings
 import kagscope as kag
 from kagscope.minors.routes import zonogon
 from kagscope.minors.routes.zonogon import _repair, careful_area, pair_areas, row_pair_areas
-from kagscope.minors.rows import row_means
+from kagscope.minors.row_means import row_means
 from kernel_cases import matrices, minors, read_truth, relative_error, truth_cases, with_threads
 
 EXACT = 1e-14

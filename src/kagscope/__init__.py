@@ -31,7 +31,7 @@ _PUBLIC: dict[str, str] = {
     "FactoredMoments": "minors.factored",
     "column_pair_map": "minors.maps",
     "window_moments": "minors.maps",
-    "row_means": "minors.rows",
+    "row_means": "minors.row_means",
     "warm_up": "minors",
     "limit_threads": "minors.threads",
     "haar_mean_s1": "minors.rotations",

@@ -26,7 +26,7 @@ from kagscope.minors.moments import Moments
 from kagscope.minors.plan import Estimate
 from kagscope.minors.rotations import drawn_haar_means, haar_means
 from kagscope.minors.row_draws import RowDraws
-from kagscope.minors.rows import row_means
+from kagscope.minors.row_means import row_means
 from kagscope.registry import Score
 from kagscope.scores.of_jacobians import numerical_ranks, spectrum
 

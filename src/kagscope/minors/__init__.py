@@ -21,7 +21,7 @@ def warm_up(progress: Callable[[str], None] | None = None, orders: Sequence[int]
     from kagscope.minors.engine import minor_moments
     from kagscope.minors.rotations import rotation_ratio
     from kagscope.minors.routes.enumeration import FEW_ROWS
-    from kagscope.minors.rows import row_means
+    from kagscope.minors.row_means import row_means
 
     if progress is not None and not is_warm():
         progress("compiling the kernels, once on this machine; this takes some seconds")

@@ -16,7 +16,6 @@ from kagscope.minors._input import MatrixLike, as_numpy, as_tensor, check_k, che
 from kagscope.minors.factored_forms import entry_forms, mixed_forms, pair_forms, triple_forms
 from kagscope.minors.factored_kernels import GROUP, pair_rows, triple_rows
 from kagscope.minors.moments import SUMS, Moments
-from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Plan
 from kagscope.minors.rank import dependent
 from kagscope.minors.routes.determinants import row_subsets
@@ -26,6 +25,7 @@ from kagscope.minors.scaling import normalise, on_host, times_power_of_two
 from kagscope.minors.subsets import MAX_SELECTIONS, SubsetList, cached_subsets
 from kagscope.minors.sweeps import least_share
 from kagscope.minors.threads import even_parts, one_blas_thread, run_parts
+from kagscope.minors.underflow import LEAST
 
 FloatArray = NDArray[np.float64]
 MOST_SETS = 2**22  # minors examined to see whether all of a row subset are zero

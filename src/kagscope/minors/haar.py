@@ -17,13 +17,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.minors.careful import MOST_EXACT, bareiss_dets, integers
+from kagscope.minors.area_kernels import spanned_area
 from kagscope.minors.det2 import KERNEL
 from kagscope.minors.plan import Estimate
+from kagscope.minors.precise_determinants import MOST_EXACT, bareiss_dets, integers
 from kagscope.minors.rank import rank_below
 from kagscope.minors.routes.determinants import clique_subsets, row_subsets
 from kagscope.minors.routes.spectral import elementary_symmetric
-from kagscope.minors.routes.square_kernels import spanned_area
 from kagscope.minors.routes.volume_draws import spanned_volumes
 from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import bit_span, normalise, times_power_of_two

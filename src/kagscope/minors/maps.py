@@ -15,11 +15,11 @@ from kagscope.columns.selections import Window
 from kagscope.minors._input import MatrixLike, as_matrices, check_k, device_of, to_device
 from kagscope.minors.engine import minor_moments
 from kagscope.minors.moments import CHEAP, Moments
-from kagscope.minors.own_scale import LEAST
 from kagscope.minors.rank import dependent
 from kagscope.minors.routes.enumeration import pair_sums
 from kagscope.minors.scaling import nonzero_rows, normalise, times_power_of_two
 from kagscope.minors.subsets import SubsetList, complete_pairs, pairs_of, sublist
+from kagscope.minors.underflow import LEAST
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,8 +6,8 @@ import numba as nb
 import numpy as np
 
 from kagscope.minors._numba import FRACTION, LN2, LOWEST_BIN, TWO_52, bits_of, float_of, fma, prefer_wide_vectors, split
+from kagscope.minors.area_kernels import spanned_area
 from kagscope.minors.det2 import KERNEL
-from kagscope.minors.routes.square_kernels import spanned_area
 
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits
 EPSILON = 4e-16

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
 from kagscope.minors._input import MatrixLike, Values, as_matrices, check_k, check_seed, device_of, to_device
-from kagscope.minors.rotated import random_orthogonal
+from kagscope.minors.random_rotations import random_orthogonal
 from kagscope.minors.routes.determinants import Minors
 from kagscope.minors.scaling import normalise
 

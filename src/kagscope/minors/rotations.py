@@ -29,7 +29,7 @@ from kagscope.minors.haar import MOST_BITS, haar_constant, haar_mean_s1_estimate
 from kagscope.minors.moment_scores import rotation_ratio_error, rotation_ratio_of_pr
 from kagscope.minors.pair_draws import volume_sums
 from kagscope.minors.plan import BYTES_A_SUBSET, Estimate
-from kagscope.minors.rotated import max_rotation_ratio
+from kagscope.minors.random_rotations import max_rotation_ratio
 from kagscope.minors.row_draws import RowDraws
 from kagscope.minors.scaling import bit_span, nonzero_rows, normalise
 from kagscope.minors.subsets import MAX_SELECTIONS, as_masks, cached_subsets

@@ -16,13 +16,13 @@ from kagscope.base.reasons import ALL_ZERO, FEW_COLUMNS, NOT_SEEN, ZERO_JACOBIAN
 from kagscope.columns.layout import real_array
 from kagscope.minors._input import MatrixLike, Values, as_matrices, as_numpy, check_k, device_of, to_device
 from kagscope.minors.moment_scores import FloatArray, quotient
-from kagscope.minors.own_scale import LEAST
 from kagscope.minors.published import drawn_rotation_ratio
+from kagscope.minors.random_rotations import max_rotation_ratio
 from kagscope.minors.rank import dependent
-from kagscope.minors.rotated import max_rotation_ratio
 from kagscope.minors.routes.determinants import minor_matrix, row_subsets
-from kagscope.minors.rows import row_means
+from kagscope.minors.row_means import row_means
 from kagscope.minors.scaling import normalise, times_power_of_two
+from kagscope.minors.underflow import LEAST
 from kagscope.registry import register
 
 

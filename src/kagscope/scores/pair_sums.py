@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kagscope.base.errors import InputError
-from kagscope.minors.routes.square_kernels import add_gradient, squares
+from kagscope.minors.area_kernels import add_gradient, squares
 from kagscope.minors.routes.torch_formulas import zonogon_areas
 from kagscope.minors.routes.zonogon import pair_areas
 from kagscope.minors.routes.zonogon_gradient import add_slopes, pair_area_gradient, pair_areas_and_slopes

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from kagscope.minors.moments import SUMS, Moments
-from kagscope.minors.own_scale import recompute_lost
 from kagscope.minors.plan import AUTO_SECONDS, BYTES_A_SUBSET, CHEAP_SECONDS, Plan, reference_seconds
 from kagscope.minors.routes import Route, routes_of_kind
 from kagscope.minors.routes.sampled import Sampled
 from kagscope.minors.task import FloatArray, RouteResult, Task
+from kagscope.minors.underflow import recompute_lost
 
 SAMPLED: Route = Sampled()  # samples what no other route does
 

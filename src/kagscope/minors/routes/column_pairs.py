@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kagscope.minors.histograms import Bins, line_up
-from kagscope.minors.own_scale import LEAST
 from kagscope.minors.pair_draws import Draws, PairDraws
 from kagscope.minors.plan import BYTES_A_SUBSET
 from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, S4_FACTOR, apply_control_variate, effective_draws_by_row
@@ -18,6 +17,7 @@ from kagscope.minors.routes.enumeration import group_passes
 from kagscope.minors.scaling import nonzero_rows
 from kagscope.minors.subsets import cached_subsets
 from kagscope.minors.task import EVERY_MOMENT, NEED_S1, RouteResult, Task, draw_notes, sampled_bins
+from kagscope.minors.underflow import LEAST
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from kagscope.base.errors import InputError
 from kagscope.columns.selections import Subsets
 from kagscope.minors._numba import SLOTS
-from kagscope.minors.careful import MOST_EXACT, bareiss_dets, exact_minors, integers, twofold_dets
 from kagscope.minors.plan import RATES
+from kagscope.minors.precise_determinants import MOST_EXACT, bareiss_dets, exact_minors, integers, twofold_dets
 from kagscope.minors.rank import rank_below, singular
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.entries import entry_sums

@@ -16,8 +16,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from kagscope.minors.careful import integers
 from kagscope.minors.det2 import KERNEL
+from kagscope.minors.precise_determinants import integers
 from kagscope.minors.routes import register
 from kagscope.minors.routes.one_moment import NarrowSide
 from kagscope.minors.routes.zonogon import (

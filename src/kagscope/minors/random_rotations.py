@@ -12,12 +12,12 @@ from kagscope.base.errors import InputError
 from kagscope.columns.layout import is_whole
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.haar import NEARLY_PARALLEL, BoolArray
-from kagscope.minors.own_scale import LEAST
 from kagscope.minors.plan import Estimate
 from kagscope.minors.routes.hull import column_pair_tops, top
 from kagscope.minors.routes.zonogon import FloatArray
 from kagscope.minors.scaling import times_power_of_two
 from kagscope.minors.threads import one_blas_thread
+from kagscope.minors.underflow import LEAST
 
 NEARLY_RANK_ONE = 1e-6  # residual of one elimination step over the largest entry: a smaller one would be lost in rotating
 
