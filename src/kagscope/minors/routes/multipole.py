@@ -101,6 +101,33 @@ def _far(weights, cosines, sines, left, right):  # type: ignore[no-untyped-def]
 
 
 @njit(**KERNEL)
+def _fill_boxes(r, ln, t, u, v, points, basis, ends, flat, weights, cosines, sines):  # type: ignore[no-untyped-def]
+    """Of each box, from the leaves (the last half) up to box 1 with all vectors: ``ends`` of its angles, ``flat`` sums of (u, v)
+    and of (u, v) ln r, and ``weights`` at nodes with these ``cosines`` and ``sines``."""
+    leaves, n = len(ends) // 2, len(r)
+    for box in range(2 * leaves - 1, 0, -1):
+        if box >= leaves:
+            start, stop = (box - leaves) * n // leaves, (box - leaves + 1) * n // leaves
+            ends[box, 0], ends[box, 1] = t[start:stop].min(), t[start:stop].max()
+            _moments(r[start:stop], t[start:stop], ends[box, 0], ends[box, 1], basis, weights[box])
+            for a in range(start, stop):
+                flat[box, 0] += u[a]
+                flat[box, 1] += v[a]
+                flat[box, 2] += u[a] * ln[a]
+                flat[box, 3] += v[a] * ln[a]
+        else:
+            left, right = 2 * box, 2 * box + 1
+            ends[box, 0], ends[box, 1] = min(ends[left, 0], ends[right, 0]), max(ends[left, 1], ends[right, 1])
+            for child in (left, right):
+                at = 0.5 * (ends[child, 0] + ends[child, 1]) + 0.5 * (ends[child, 1] - ends[child, 0]) * points
+                _moments(weights[child], at, ends[box, 0], ends[box, 1], basis, weights[box])
+                flat[box] += flat[child]
+        for k in range(len(points)):
+            angle = 0.5 * (ends[box, 0] + ends[box, 1]) + 0.5 * (ends[box, 1] - ends[box, 0]) * points[k]
+            cosines[box, k], sines[box, k] = math.cos(angle), math.sin(angle)
+
+
+@njit(**KERNEL)
 def _one_pair(u, v, points, basis, leaf):  # type: ignore[no-untyped-def]
     """(S1, entropy, sum of r_a r_b) over the pairs of vectors (u, v) of the upper half-plane, sorted by angle."""
     n, nodes = len(u), len(points)
@@ -115,49 +142,29 @@ def _one_pair(u, v, points, basis, leaf):  # type: ignore[no-untyped-def]
         t[a] = math.atan2(v[a], u[a])
         whole += r[a] * before
         before += r[a]
-    low, high = np.empty(2 * leaves), np.empty(2 * leaves)
-    flat = np.zeros((2 * leaves, 4))  # sums of v and of v ln r
-    weights = np.zeros((2 * leaves, nodes))
+    ends, flat, weights = np.empty((2 * leaves, 2)), np.zeros((2 * leaves, 4)), np.zeros((2 * leaves, nodes))
     cosines, sines = np.empty((2 * leaves, nodes)), np.empty((2 * leaves, nodes))
-    for box in range(2 * leaves - 1, 0, -1):
-        if box >= leaves:
-            a0, a1 = (box - leaves) * n // leaves, (box - leaves + 1) * n // leaves
-            low[box], high[box] = t[a0:a1].min(), t[a0:a1].max()
-            _moments(r[a0:a1], t[a0:a1], low[box], high[box], basis, weights[box])
-            for a in range(a0, a1):
-                flat[box, 0] += u[a]
-                flat[box, 1] += v[a]
-                flat[box, 2] += u[a] * ln[a]
-                flat[box, 3] += v[a] * ln[a]
-        else:
-            low[box], high[box] = min(low[2 * box], low[2 * box + 1]), max(high[2 * box], high[2 * box + 1])
-            for child in (2 * box, 2 * box + 1):
-                at = 0.5 * (low[child] + high[child]) + 0.5 * (high[child] - low[child]) * points
-                _moments(weights[child], at, low[box], high[box], basis, weights[box])
-                flat[box] += flat[child]
-        for k in range(nodes):
-            angle = 0.5 * (low[box] + high[box]) + 0.5 * (high[box] - low[box]) * points[k]
-            cosines[box, k], sines[box, k] = math.cos(angle), math.sin(angle)
+    _fill_boxes(r, ln, t, u, v, points, basis, ends, flat, weights, cosines, sines)
     s1, ent = 0.0, 0.0
-    stack = np.empty((256, 2), np.int64)
+    stack = np.empty((256, 2), np.int64)  # pairs of boxes that are still to be summed over
     stack[0] = 1
     size = 1
     while size > 0:
         size -= 1
         left, right = stack[size, 0], stack[size, 1]
-        if left == right:
-            if left >= leaves:
-                a0, a1 = (left - leaves) * n // leaves, (left - leaves + 1) * n // leaves
-                s, e = _near(u, v, a0, a1, a0, a1, True)
-                s1 += s
-                ent += e
-            else:
-                stack[size], stack[size + 1] = 2 * left, 2 * left + 1
-                stack[size + 2, 0], stack[size + 2, 1] = 2 * left, 2 * left + 1
-                size += 3
+        if left == right and left >= leaves:
+            start, stop = (left - leaves) * n // leaves, (left - leaves + 1) * n // leaves
+            s, e = _near(u, v, start, stop, start, stop, True)
+            s1 += s
+            ent += e
             continue
-        length_a, length_b = high[left] - low[left], high[right] - low[right]
-        gap = min(low[right] - high[left], math.pi - (high[right] - low[left]))
+        if left == right:
+            stack[size], stack[size + 1] = 2 * left, 2 * left + 1
+            stack[size + 2, 0], stack[size + 2, 1] = 2 * left, 2 * left + 1
+            size += 3
+            continue
+        length_a, length_b = ends[left, 1] - ends[left, 0], ends[right, 1] - ends[right, 0]
+        gap = min(ends[right, 0] - ends[left, 1], math.pi - (ends[right, 1] - ends[left, 0]))
         if gap > 0 and gap >= max(length_a, length_b):
             f, g = flat[left], flat[right]
             s1 += f[0] * g[1] - f[1] * g[0]
