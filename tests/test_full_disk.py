@@ -49,7 +49,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert "free some space" in said or "run again" in said
     runs = tmp_path / "full" / "runs"
     for run in runs.iterdir() if runs.exists() else ():
-        assert RunStore(tmp_path / "full").damage(run.name) is None
+        assert RunStore(tmp_path / "full").check(run.name).damage is None
     assert (tmp_path / "space.code").read_text() == "0\n", (tmp_path / "space.txt").read_text()
     store = RunStore.existing(tmp_path / "space")
     assert store.folders() == set(store.study["runs"])

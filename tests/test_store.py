@@ -72,7 +72,7 @@ def test_a_run_is_published_whole(tmp_path: Path) -> None:
     store.publish("a", write, {"seconds": 1.5})
     assert seen == [False]
     assert store.is_complete("a")
-    assert store.damage("a") is None
+    assert store.check("a").damage is None
     assert os.listdir(store.folder / "runs") == ["a"]
     written = {str(path.relative_to(store.run_folder("a"))) for path in store.run_folder("a").rglob("*") if path.is_file()}
     assert written == {*RUN_FILES, MANIFEST}
@@ -112,7 +112,7 @@ def test_damage_is_found_and_mended_by_publishing_again(tmp_path: Path, harm: Ca
     store = new_store(tmp_path)
     store.publish("a", fill, {})
     harm(store.run_folder("a"))
-    assert message in str(store.damage("a"))
+    assert message in str(store.check("a").damage)
     assert not store.is_complete("a")
     store.publish("a", fill, {})
     assert store.is_complete("a")
@@ -340,7 +340,7 @@ def test_tables_that_cannot_be_added_leave_the_run_as_it_was(tmp_path: Path, mon
         killed.setattr("kagscope.studies.store.atomic_write", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             store.add("a", add_table, {})
-    assert store.damage("a") is None
+    assert store.check("a").damage is None
     assert not store.is_complete("a", ["tables/b.parquet"])
     store.add("a", add_table, {})
     assert store.is_complete("a", ["tables/b.parquet"])

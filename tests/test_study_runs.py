@@ -244,7 +244,7 @@ def test_a_run_without_read_permission_is_computed_again(finished: Path, tmp_pat
     store = RunStore.existing(folder / "out")
     name = next(iter(store.study["runs"]))
     table_of(store, name).chmod(0)
-    assert "PermissionError" in str(store.damage(name))
+    assert "PermissionError" in str(store.check(name).damage)
     _, events = run(folder)
     assert [event["run"] for event in events] == [name]
 

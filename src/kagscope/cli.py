@@ -13,7 +13,7 @@ import typer
 import typer.core
 import typer.main
 
-from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, parse_numbers, run_command
+from kagscope.commands.common import Address, Cpus, Debug, Executor, Gpus, Json, Quiet, Workers, parse_numbers, run_command
 from kagscope.commands.measure import measure
 from kagscope.commands.measure_matrices import measure_matrices
 from kagscope.commands.prune import prune
@@ -146,9 +146,9 @@ def reproduce(
     quick: Annotated[
         bool, typer.Option("--quick", help="A first look within seconds: few small nets on digits; other options refine it.")
     ] = False,
-    executor: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
-    workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)] = None,
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
+    executor: Executor = "local",
+    workers: Workers = None,
+    address: Address = None,
     cpus_per_run: Cpus = None,
     gpus_per_run: Gpus = None,
     quiet: Quiet = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +12,7 @@ import typer
 from kagscope.base.errors import InputError, KagscopeError
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report (and errors).")]
+QuietFiles = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of written files (and errors).")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output, progress to standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")]
 
@@ -31,6 +32,9 @@ InputShape = Annotated[
         show_default=False,
     ),
 ]
+Executor = Annotated[str, typer.Option(help="local (processes) or ray.")]
+Workers = Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)]
+Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default=False)]
 Cpus = Annotated[
     float | None, typer.Option("--cpus-per-run", help="CPUs that Ray sets aside for each task. [default: 1]", show_default=False)
 ]
@@ -68,6 +72,11 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in kagscope; --debug shows where)"
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print one JSON object to standard output."""
+    typer.echo(json.dumps(content, indent=1, allow_nan=False))
 
 
 def parse_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, parse_numbers, parse_pairs, run_command
+from kagscope.commands import common
 
 if TYPE_CHECKING:
     from kagscope.commands.sources import Subject
@@ -28,7 +28,7 @@ def measure(
             show_default=False,
         ),
     ],
-    argument: Arguments = None,
+    argument: common.Arguments = None,
     weights: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,8 +58,8 @@ def measure(
             show_default=False,
         ),
     ] = None,
-    split: Split = "test",
-    input_shape: InputShape = None,
+    split: common.Split = "test",
+    input_shape: common.InputShape = None,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Folder for table, summary, figures and page: new, empty, or of this command."),
@@ -71,9 +71,9 @@ def measure(
         bool,
         typer.Option("--quick", help="A first look: 5 points, 256 rows, few scales; other options refine it."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of written files (and errors).")] = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    quiet: common.QuietFiles = False,
+    as_json: common.Json = False,
+    debug: common.Debug = False,
     **spec_options: Any,
 ) -> None:
     """Measure the geometry of any PyTorch model.
@@ -86,8 +86,8 @@ def measure(
         from kagscope.commands.spec_options import spec_values
 
         fields = spec_values(spec_options)
-        shape = None if input_shape is None else parse_numbers("input-shape", input_shape)
-        named = parse_pairs("argument", argument or ())
+        shape = None if input_shape is None else common.parse_numbers("input-shape", input_shape)
+        named = common.parse_pairs("argument", argument or ())
         from kagscope.commands.outputs import Targets
         from kagscope.commands.sources import Request, bare_model, prepare
         from kagscope.measuring.spec import QUICK, MeasureSpec, spec_from
@@ -126,7 +126,7 @@ def measure(
         except InputError as error:
             raise InputError(as_options(str(error))) from error
 
-    run_command(in_its_words, debug, "no file is half written")
+    common.run_command(in_its_words, debug, "no file is half written")
 
 
 def _columns_are_pixels(subject: Subject, layer_map: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kagscope.commands.common import Debug, Json, parse_numbers, run_command
+from kagscope.commands.common import Debug, Json, QuietFiles, parse_numbers, run_command
 
 
 def measure_matrices(
@@ -24,7 +24,7 @@ def measure_matrices(
         Path | None,
         typer.Option(metavar="DIR", help="Folder for table, summary and page: new, empty, or of this command."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of written files (and errors).")] = False,
+    quiet: QuietFiles = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:

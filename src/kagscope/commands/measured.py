@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from typing import Any
 
@@ -14,6 +13,7 @@ from kagscope.base.errors import DataError, NothingToPlot
 from kagscope.base.files import atomic_path, atomic_write
 from kagscope.base.provenance import json_values
 from kagscope.commands import terminal
+from kagscope.commands.common import print_json
 from kagscope.commands.outputs import Targets
 from kagscope.commands.sources import Subject
 from kagscope.figures.steps import figure_by_step
@@ -107,7 +107,7 @@ def write(report: Report, targets: Targets) -> dict[str, str]:
 def show_report(report: Report, files: dict[str, str], notes: list[str], *, quiet: bool, as_json: bool) -> None:
     """Print the results: as one JSON object, as the paths of the written files, or as tables and findings."""
     if as_json:
-        typer.echo(json.dumps(_as_json(report, files, notes), indent=1, allow_nan=False))
+        print_json(_as_json(report, files, notes))
     elif quiet:
         for file in files.values():
             typer.echo(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +10,7 @@ from typing import Annotated
 import typer
 
 from kagscope.base.errors import InputError
-from kagscope.commands.common import Arguments, Debug, InputShape, Json, Split, parse_numbers, parse_pairs, run_command
+from kagscope.commands import common
 
 DEFAULT_POINTS = 10_000
 
@@ -27,7 +26,7 @@ def prune(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to write: new or empty.", show_default=False)],
-    argument: Arguments = None,
+    argument: common.Arguments = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -52,13 +51,13 @@ def prune(
     points: Annotated[
         int | None, typer.Option(help="Inputs looked at, a fixed random sample. [default: up to 10000]", show_default=False)
     ] = None,
-    split: Split = "train",
-    input_shape: InputShape = None,
+    split: common.Split = "train",
+    input_shape: common.InputShape = None,
     latency: Annotated[bool, typer.Option("--latency", help="Time a forward pass before and after.")] = False,
     seed: Annotated[int, typer.Option(help="Of the model where it is built at random.")] = 0,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only the output folder (and errors).")] = False,
-    as_json: Json = False,
-    debug: Debug = False,
+    as_json: common.Json = False,
+    debug: common.Debug = False,
 ) -> None:
     """Remove units that are constant at all inputs; the next layer's bias takes up their value.
 
@@ -67,9 +66,9 @@ def prune(
     """
 
     def job() -> None:
-        shape = None if input_shape is None else parse_numbers("input-shape", input_shape)
+        shape = None if input_shape is None else common.parse_numbers("input-shape", input_shape)
         tolerances = None if curve is None else _tolerances(curve)
-        named = parse_pairs("argument", argument or ())
+        named = common.parse_pairs("argument", argument or ())
         from kagscope.pruning.pruned_files import check_new, save_pruned
         from kagscope.pruning.pruning import check_tolerance
 
@@ -102,7 +101,7 @@ def prune(
             smaller, pruning = run(subject.model, inputs, tolerance, labels=labels, latency=latency)
             report = save_pruned(out, smaller, pruning, None if tolerances is None else pruning.curve(tolerances))
         if as_json:
-            typer.echo(json.dumps(report, indent=1, allow_nan=False))
+            common.print_json(report)
         elif quiet:
             typer.echo(str(out))
         else:
@@ -115,7 +114,7 @@ def prune(
                 typer.echo(f"no model.pt2: {report['program_failure']}")
             typer.echo(str(out))
 
-    run_command(job, debug, "the model was not changed; run the command again with a new --out")
+    common.run_command(job, debug, "the model was not changed; run the command again with a new --out")
 
 
 def _tolerances(text: str) -> list[float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kagscope.base.errors import DataError, InputError
-from kagscope.commands.common import Debug, Json, Quiet, run_command
+from kagscope.commands.common import Debug, Json, Quiet, print_json, run_command
 
 if TYPE_CHECKING:
     from kagscope.studies.collect import Outcome
@@ -120,7 +119,7 @@ def _compare(folders: list[Path], kinds: list[str], out: Path | None, quiet: boo
         compared = compare_studies(*folders)
         compared.write(page, numbers)
     if as_json:
-        _say_json({"report": str(page), "table": str(numbers), "findings": compared.findings, "effects": compared.as_json()})
+        print_json({"report": str(page), "table": str(numbers), "findings": compared.findings, "effects": compared.as_json()})
     else:
         _say(compared.findings, page, quiet)
 
@@ -136,7 +135,7 @@ def _write_measured(folder: Path, kind: str, quiet: bool, as_json: bool) -> None
         atomic_write(folder / "summary.csv", result.summary().to_csv(index=False))
     result.to_html(page)
     if as_json:
-        _say_json({"report": str(page), "findings": result.findings})
+        print_json({"report": str(page), "findings": result.findings})
     else:
         _say(result.findings, page, quiet)
 
@@ -150,14 +149,10 @@ def _say(findings: Sequence[str], page: Path, quiet: bool) -> None:
     typer.echo(str(page))
 
 
-def _say_json(content: dict[str, object]) -> None:
-    typer.echo(json.dumps(content, indent=1, allow_nan=False))
-
-
 def finish(outcome: Outcome, quiet: bool, as_json: bool) -> None:
     """Print claims, findings and finally the path of the report, or all of them as one JSON object."""
     if as_json:
-        _say_json(
+        print_json(
             {
                 "report": str(outcome.report),
                 "claims": [claim.as_json() for claim in outcome.claims],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kagscope.base.errors import InputError, OutputError
-from kagscope.commands.common import Cpus, Debug, Gpus, Json, Quiet, run_command
+from kagscope.commands.common import Address, Cpus, Debug, Executor, Gpus, Json, Quiet, Workers, print_json, run_command
 from kagscope.commands.report import finish, report
 from kagscope.studies.ready import ready_names
 
@@ -105,7 +104,7 @@ def plan(
                 "memory_per_worker": cost.memory,
                 "remark": study.remark(),
             }
-            typer.echo(json.dumps(record, indent=1))
+            print_json(record)
             return
         from kagscope.commands.tables import print_plan
 
@@ -119,9 +118,9 @@ def run(
     file: File,
     out: Annotated[Path, typer.Option(help="Output folder: new, empty, or of the study of this name, which then goes on.")],
     set_: Set = None,
-    executor: Annotated[str, typer.Option(help="local (processes) or ray.")] = "local",
-    workers: Annotated[int | None, typer.Option(help="Tasks at a time. [default: one per core]", show_default=False)] = None,
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.", show_default=False)] = None,
+    executor: Executor = "local",
+    workers: Workers = None,
+    address: Address = None,
     cpus_per_run: Cpus = None,
     gpus_per_run: Gpus = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try runs again that failed before.")] = False,
@@ -165,7 +164,7 @@ def status(folder: Folder, as_json: Json = False, debug: Debug = False) -> None:
 
         current = look(RunStore.existing(folder))
         if as_json:
-            typer.echo(json.dumps({"counts": current.counts(), "runs": current.states, "errors": current.errors}, indent=1))
+            print_json({"counts": current.counts(), "runs": current.states, "errors": current.errors})
             return
         from kagscope.commands.tables import print_status
 

@@ -70,7 +70,7 @@ _PUBLIC: dict[str, str] = {
     "figure_window_map": "windows",
     "plot_scores_overview": "overview",
     "figure_scores_overview": "overview",
-    "plot_comparison": "comparison",
+    "plot_comparison": "forest",
     "plot_phase": "phase",
     "figure_phase": "phase",
     "figure_dynamics": "steps",

@@ -17,7 +17,6 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from kagscope.figures.labels import is_fraction, short_label
 from kagscope.figures.style import interval_lengths, reference_line
-from kagscope.tables.means import half_width
 
 NUDGE = 0.012  # share of the axis between the bars of neighbouring lines, so that they do not overlap
 GEOMETRIC = 20.0  # ratio of last to first step from which an axis of steps is logarithmic
@@ -38,14 +37,6 @@ def tidy(table: pd.DataFrame, x: str, measure: str, hue: str | Sequence[str]) ->
     numbers = {"x": table[x], "mean": table[measure], **ends}
     frame = pd.DataFrame({name: column.astype(float) for name, column in numbers.items()}).assign(hue=names)
     return frame[frame["mean"].notna()].sort_values("x")
-
-
-def average(table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
-    """Mean of ``measure`` over the rows of each group and its 95% interval (Student's t), as :func:`tidy` takes it."""
-    means = table.groupby(list(keys), observed=True, sort=False)[measure].agg(["mean", "std", "count"]).reset_index()
-    half = half_width(means["std"].to_numpy(dtype=float), means["count"].to_numpy())
-    ends = {f"{measure}_low": means["mean"] - half, f"{measure}_high": means["mean"] + half}
-    return means.rename(columns={"mean": measure}).assign(**ends)
 
 
 def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, Any]], *, bands: bool = False) -> None:

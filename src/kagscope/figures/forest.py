@@ -11,14 +11,30 @@ from matplotlib.axes import Axes
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.core import name_ticks, tidy
-from kagscope.figures.labels import outcome_label, short_label
-from kagscope.figures.line_styles import line_looks
+from kagscope.figures.labels import axis_label, layer_label, outcome_label, score_label, short_label
+from kagscope.figures.line_styles import line_colours, line_looks
 from kagscope.figures.style import DOUBLE_COLUMN, interval_lengths, legend_above, new_axes, reference_line, style
-from kagscope.tables.means import layers_of, require_columns, select
+from kagscope.tables.means import corrected_p, layers_of, require_columns, select
 from kagscope.tables.schema import ALPHA
 
 CORRELATION = "correlation over seeds within settings"
 PITCH = 0.17  # inches for a row
+DERIVED = ("pr_normalized", "effective_minors")  # equivalent to PR
+COMPARED = (
+    "axis",
+    "first",
+    "category",
+    "layer",
+    "k",
+    "selection",
+    "score",
+    "measure",
+    "effect",
+    "low",
+    "high",
+    "p_holm",
+    "p_joint",
+)
 
 
 def plot_correlations(
@@ -75,6 +91,54 @@ def plot_correlations(
     return ax
 
 
+def plot_comparison(
+    comparisons: pd.DataFrame, *, axis: str, category: str | None = None, selection: str = "all", ax: Axes | None = None
+) -> Axes:
+    """Plot ratios of a category to the first one with 95% intervals, a row for each score, a colour for each layer.
+
+    Filled dots differ significantly from 1 after correction for all scores, hollow ones do not.
+
+    Args:
+        comparisons: ``comparisons.csv`` of a study (:func:`kagscope.studies.inference.comparisons.comparisons`), or what
+            ``kagscope report A B`` writes, where the axis is "study".
+        axis: axis of the study, such as "training".
+        category: category of the axis; the last one by default.
+        selection: canonical string of the column selection.
+        ax: where to draw; a new figure by default.
+
+    Raises:
+        NothingToPlot: no score of that axis is compared as a ratio.
+        InputError: the table lacks columns.
+    """
+    require_columns(comparisons, COMPARED, "comparisons")
+    chosen = comparisons[(comparisons["axis"] == axis) & (comparisons["selection"] == selection)]
+    category = category if category is not None or chosen.empty else str(chosen["category"].iloc[-1])
+    chosen = chosen[(chosen["category"].astype(str) == category) & (chosen["measure"] == "ratio")]
+    chosen = chosen[~chosen["score"].isin(DERIVED) & (chosen["effect"] > 0)].astype({"layer": str})
+    if chosen.empty:
+        raise NothingToPlot(f"no score is compared as a ratio between categories of {axis}")
+    scores = list(dict.fromkeys(chosen["score"]))
+    rows = sorted(set(zip(chosen["score"], chosen["k"], strict=True)), key=lambda row: (scores.index(row[0]), row[1]))
+    layers = layers_of(chosen)
+    clear = corrected_p(chosen) < ALPHA
+    row_of = [rows.index(pair) for pair in zip(chosen["score"], chosen["k"], strict=True)]
+    effects = chosen.rename(columns={"low": "effect_low", "high": "effect_high"}).assign(place=row_of, clear=clear)
+    names = [score_label(score) + (f", k = {k}" if k else "") for score, k in rows]
+    with style():
+        ax = row_axes(ax, names, pitch=0.2, width=5.2)
+        for number, (layer, colour) in enumerate(zip(layers, line_colours(len(layers)), strict=True)):
+            mine = tidy(effects[effects["layer"] == layer], "place", "effect", "clear")
+            mine["x"] += 0.5 * ((number + 0.5) / len(layers) - 0.5)
+            look = {"marker": "o", "color": colour, "markersize": 4.5}
+            draw_rows(ax, mine, {True: look, False: look | {"markerfacecolor": "white"}})
+            ax.plot([], [], linestyle="", marker="o", color=colour, label=layer_label(layer))
+        reference_line(ax, 1.0, vertical=True)
+        ratio_axis(ax, float(chosen[["low", "effect"]].min().min()), float(chosen[["high", "effect"]].max().max()))
+        ax.set_xlabel(f"{axis_label(axis)}: {_short(category or '')} over {_short(str(chosen['first'].iloc[0]))}")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=min(len(layers), 4))
+    return ax
+
+
 def ratio_axis(ax: Axes, low: float, high: float) -> None:
     """A log axis of ratios from ``low`` to ``high``, including 1, with a few round numbers labelled."""
     low, high = max(min(low, 0.9), 1e-3) / 1.08, min(max(high, 1.1), 1e4) * 1.08
@@ -128,3 +192,7 @@ def draw_rows(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, An
             y = row["x"] + spread * ((i + 0.5) / len(looks) - 0.5)
             usual: dict[str, Any] = {"linestyle": "", "markersize": 3.5, "elinewidth": 0.9, "capsize": 0}
             ax.errorbar(row["mean"], y, xerr=interval_lengths(row), **(usual | dict(look)))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else f"…{name[-39:]}"

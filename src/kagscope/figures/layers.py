@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.core import average, cut_to_fraction, draw_means, measure_label, tidy
+from kagscope.figures.core import cut_to_fraction, draw_means, measure_label, tidy
 from kagscope.figures.labels import is_fraction, score_label
 from kagscope.figures.line_styles import layer_looks
 from kagscope.figures.style import (
@@ -23,7 +23,7 @@ from kagscope.figures.style import (
     style,
     width_for,
 )
-from kagscope.tables.means import select
+from kagscope.tables.means import average, select
 
 
 def plot_layers(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, selection: str = "all", ax: Axes | None = None) -> Axes:

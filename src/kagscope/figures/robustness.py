@@ -14,13 +14,13 @@ from matplotlib.lines import Line2D
 
 from kagscope.base.errors import NothingToPlot
 from kagscope.figures.axes import group_name
-from kagscope.figures.core import average, draw_means, tidy
+from kagscope.figures.core import draw_means, tidy
 from kagscope.figures.labels import NORM_LABELS
 from kagscope.figures.line_styles import Settings, legend_line, line_looks
 from kagscope.figures.panels import Panel, draw_grid
 from kagscope.figures.study import SETTING
 from kagscope.figures.style import DOUBLE_COLUMN, SINGLE_COLUMN, legend_above, legend_columns, new_axes, style
-from kagscope.tables.means import require_columns
+from kagscope.tables.means import average, require_columns
 
 
 def plot_robustness(

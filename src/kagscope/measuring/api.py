@@ -79,9 +79,7 @@ def measure(
     with preserve_global_state(own_state(model).values()), torch.inference_mode(False), report_progress(progress) as tell:
         state, before = observe_all(model, fed, chosen, baseline, baseline_seeds, labels, notes, tell)
         provenance = {
-            "model": type(model).__name__,
-            "versions": versions(model.modules()),
-            "points": fed.count_up_to(chosen.points),
+            **model_facts(model, fed, chosen),
             "baseline": describe_baseline(baseline, len(before)),
             "seconds": round(time.perf_counter() - since, 3),
         }
@@ -132,6 +130,7 @@ def measure_series(
     reports: dict[int, Report] = {}
     left_out: dict[str, str] = {}
     from_first = isinstance(baseline, str) and baseline == FIRST
+    facts = model_facts(model, fed, chosen)
     with preserve_global_state(own_state(model).values()), torch.inference_mode(False), report_progress(progress) as tell:
         others = [] if from_first else list(baselines(model, baseline, baseline_seeds, notes))
         total = len(entries) + len(others)
@@ -146,17 +145,11 @@ def measure_series(
                 noted.setdefault(note.removeprefix(f"{name}: "), []).append(name)
 
             inner = partial_progress(tell, len(others) + number - 1, total)
-
-            def tell_share(
-                text: str, share: float | None = None, at: str = f"step {step} ({number} of {len(entries)})", tell: Tell = inner
-            ) -> None:
-                tell(text if share is None else f"{at}: layer {text}", share)
-
+            progress_of_step = _name_progress(inner, f"step {step} ({number} of {len(entries)}): layer {{}}")
             try:
                 module, weights = with_weights(model, match_names(model, _load_weights(source, say), name, say=say))
-                state = observe(
-                    module, fed, chosen, weights=weights, labels=labels, progress=tell_share, networks=total if number == 1 else 0
-                )
+                options = {"weights": weights, "labels": labels, "networks": total if number == 1 else 0}
+                state = observe(module, fed, chosen, progress=progress_of_step, **options)
             except DataError as error:
                 left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
                 continue
@@ -167,9 +160,7 @@ def measure_series(
                 continue
             before = before or ([state] if from_first else [])
             provenance = {
-                "model": type(model).__name__,
-                "versions": versions(model.modules()),
-                "points": fed.count_up_to(chosen.points),
+                **facts,
                 "baseline": f"step {next(iter(reports), step)}" if from_first else describe_baseline(baseline, len(before)),
                 "weights": name,
                 "seconds": round(time.perf_counter() - since, 3),
@@ -195,10 +186,7 @@ def observe_all(
     networks = list(baselines(model, baseline, baseline_seeds, notes))
     total = 1 + len(networks)
     state = observe(model, inputs, spec, labels=labels, progress=partial_progress(tell, 0, total), networks=total)
-
-    def name_baseline(text: str, share: float | None = None) -> None:
-        tell(f"{text} of the baseline", share)
-
+    name_baseline = _name_progress(tell, "{} of the baseline")
     try:
         return state, [
             observe(network, inputs, spec, weights=weights, labels=labels, progress=partial_progress(name_baseline, i, total))
@@ -206,6 +194,17 @@ def observe_all(
         ]
     except InputError as error:  # the model itself has just been measured
         raise InputError(f"in the baseline, {error}") from error
+
+
+def _name_progress(tell: Tell, form: str) -> Tell:
+    """Progress with the names of layers in a longer text; separate lines as they are."""
+    return lambda text, share=None: tell(text if share is None else form.format(text), share)
+
+
+def model_facts(model: nn.Module, inputs: Inputs, spec: MeasureSpec) -> dict[str, Any]:
+    """Provenance of every measurement of a model at these inputs."""
+    points = inputs.count_up_to(spec.points)
+    return {"model": type(model).__name__, "versions": versions(model.modules()), "points": points}
 
 
 def make_report(state: State, before: Sequence[State], notes: Sequence[str], provenance: Mapping[str, Any]) -> Report:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import OTHER_MINORS, SKIPPED
-from kagscope.measuring.drawn import score_row_means, score_row_norms, select_groups, undefined_score
+from kagscope.measuring.drawn import score_layer, score_row_means, select_groups
 from kagscope.measuring.state import WHOLE, Key, LayerRecord, LayerState, State, Values
 from kagscope.minors.moment_scores import find_mismatch, mean_position
 from kagscope.minors.moments import Moments
@@ -125,23 +125,17 @@ def _against_baseline(state: LayerState, initial: LayerState, scores: Sequence[S
                 count = partial(_count_zero_rows, score, share)
                 counted = Values.of(np.arange(len(means)), *score_row_means(state, k, count, initial), state.drawn is None)
                 results[k, "all", score.name] = initial.mask_noise(k, state.mask_noise(k, counted))
-        elif state.drawn is not None and score.is_of("row_norms", "output_slopes"):
-            if score.is_of("output_slopes") and state.output_slopes is not None:
-                results[0, "all", score.name] = undefined_score(state.drawn, [WHOLE])
-            elif score.is_of("row_norms") and state.row_norms is not None and 1 in initial.row_means:
-                limit = partial(zero_row_threshold, initial, share)
-                results[0, "all", score.name] = Values.of([WHOLE], *score_row_norms(state, score, limit), False, score.undefined)
         else:
-            taken = {
+            available = {
                 "row_norms": state.row_norms,
                 "output_slopes": state.output_slopes,
                 "activations": state.activations,
                 "initial_activations": initial.activations,
                 "threshold": _unit_threshold(score, initial, share),
             }
-            if all(taken[name] is not None for name in score.takes):
-                value = score.function(*(taken[name] for name in score.takes))
-                results[0, "all", score.name] = Values.of([WHOLE], value, reason=score.undefined)
+            result = score_layer(state, score, available, partial(zero_row_threshold, initial, share))
+            if result is not None:
+                results[0, "all", score.name] = result
     return results
 
 

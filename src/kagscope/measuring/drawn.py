@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from kagscope.base.reasons import ROWS_DRAWN
-from kagscope.measuring.state import LayerState, Values
+from kagscope.measuring.state import WHOLE, LayerState, Values
 from kagscope.minors.moments import Moments
 from kagscope.minors.plan import Estimate
 from kagscope.minors.row_draws import PARTS, RowDraws, jackknife
@@ -50,6 +50,26 @@ def score_row_norms(state: LayerState, score: Score, threshold: Callable[[Any], 
     value, error = drawn.estimate_share(share)
     factor = 1 if score.fraction else drawn.units
     return factor * value, factor * error
+
+
+def score_layer(
+    state: LayerState, score: Score, available: Mapping[str, Any], threshold: Callable[[Any], float] | None = None
+) -> Values | None:
+    """A score over all items of a layer; None if something that it takes is not ``available``.
+
+    Args:
+        state: state of the layer.
+        score: what to compute.
+        available: what scores take, by name; None for what is not known.
+        threshold: of row norms that were drawn, given groups of rows.
+    """
+    if any(available.get(name) is None for name in score.takes):
+        return None
+    if state.drawn is None or not score.is_of("row_norms", "output_slopes"):
+        return Values.of([WHOLE], score.function(*(available[name] for name in score.takes)), reason=score.undefined)
+    if score.is_of("row_norms"):
+        return Values.of([WHOLE], *score_row_norms(state, score, threshold), False, score.undefined)
+    return undefined_score(state.drawn, [WHOLE])
 
 
 def select_groups(drawn: RowDraws | None, means: np.ndarray, groups: np.ndarray | None) -> np.ndarray:

@@ -24,8 +24,6 @@ from kagscope.tables.onset import find_onsets
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FACTS = ("layers", "settings", "notes", "provenance", "left_out", "thinned")
-TABLES = ("table", "curves", "units")
 MOST_ROWS = 40  # of an overview in every selection
 
 
@@ -294,8 +292,7 @@ class Report:
         Raises:
             OutputError: the folder cannot be written, or holds something else.
         """
-        tables = {name: getattr(self, name) for name in TABLES}
-        return write_folder(folder, tables, {name: getattr(self, name) for name in FACTS})
+        return write_folder(folder, self)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Self:
@@ -304,7 +301,7 @@ class Report:
         Raises:
             DataError: the folder is missing, damaged, no report, or of a newer format.
         """
-        return cls(**read_folder(folder, TABLES, FACTS))
+        return cls(**read_folder(folder))
 
     def to_csv(self, path: str | os.PathLike[str]) -> Path:
         """Write the table as CSV, at once or not at all. Raises :class:`OutputError`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ MARK = "report.json"  # by which it is known
 FORMAT = 1
 
 
-def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFrame], metadata: Mapping[str, Any]) -> Path:
-    """Write ``<name>.parquet`` for each table, unless it is empty and has no columns, and ``about`` last.
+def write_folder(folder: str | os.PathLike[str], report: object) -> Path:
+    """Write ``<name>.parquet`` for each of a report's tables, unless it is empty and has no columns, and its facts last.
 
     Raises:
         OutputError: the folder cannot be made or written, or holds something else.
@@ -31,19 +30,20 @@ def write_folder(folder: str | os.PathLike[str], tables: Mapping[str, pd.DataFra
     instead = "choose a new or empty folder, or that of an earlier report"
     holds_mark(target, MARK, otherwise="holds something else", instead=instead)
     make_folder(target)
-    for name, table in tables.items():
-        file = target / f"{name}.parquet"
+    for name in TABLES:
+        table, file = getattr(report, name), target / f"{name}.parquet"
         if not len(table.columns):
             file.unlink(missing_ok=True)  # of an earlier report
             continue
         with atomic_path(file) as temporary:
             table.to_parquet(temporary, index=False)
-    atomic_write(target / MARK, json.dumps({"format": FORMAT, **metadata}, indent=1, allow_nan=False, default=str) + "\n")
+    record = {"format": FORMAT, **{name: getattr(report, name) for name in FACTS}}
+    atomic_write(target / MARK, json.dumps(record, indent=1, allow_nan=False, default=str) + "\n")
     return target
 
 
-def read_folder(folder: str | os.PathLike[str], tables: Sequence[str], facts: Sequence[str]) -> dict[str, Any]:
-    """These tables and facts by name, from what :func:`write_folder` wrote; without a table of units where there is none.
+def read_folder(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Tables and facts by name, from what :func:`write_folder` wrote; without a table of units where there is none.
 
     Raises:
         DataError: the folder is missing, damaged, no report, or of a newer format.
@@ -54,13 +54,13 @@ def read_folder(folder: str | os.PathLike[str], tables: Sequence[str], facts: Se
         version = metadata["format"]
         if not isinstance(version, int) or version > FORMAT:
             raise DataError(f"{source}: report of format {version}, this kagscope reads up to {FORMAT}; upgrade kagscope")
-        files = {name: source / f"{name}.parquet" for name in tables}
+        files = {name: source / f"{name}.parquet" for name in TABLES}
         frames = {name: pd.read_parquet(file) for name, file in files.items() if name != "units" or file.exists()}
         for name, table in frames.items():
             _check_columns(name, table)
-        for name in facts:
-            _FACTS[name].validate_python(metadata[name])
-        return frames | {name: metadata[name] for name in facts}
+        for name, kind in FACTS.items():
+            kind.validate_python(metadata[name])
+        return frames | {name: metadata[name] for name in FACTS}
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(
@@ -72,13 +72,13 @@ def read_folder(folder: str | os.PathLike[str], tables: Sequence[str], facts: Se
         ) from error
 
 
-_COLUMNS = {
+TABLES: dict[str, dict[str, str]] = {
     "table": SCORE_COLUMNS,
     "curves": {name: CURVE_COLUMNS[name] for name in ("layer", "k", "selection", "curve", "x", "y")} | {"network": "category"},
     "units": dict.fromkeys(("unit", "row_norm", "zero_share", "alignment"), "float64")
     | dict.fromkeys(("layer", "what", "row"), "category"),
 }
-_FACTS: dict[str, TypeAdapter[Any]] = {
+FACTS: dict[str, TypeAdapter[Any]] = {
     "layers": TypeAdapter(list[LayerRecord]),
     "settings": TypeAdapter(dict[str, Any]),
     "notes": TypeAdapter(list[str]),
@@ -90,7 +90,7 @@ _FACTS: dict[str, TypeAdapter[Any]] = {
 
 def _check_columns(name: str, table: pd.DataFrame) -> None:
     """Raise :class:`ValueError` where a table lacks a column, or has words in place of its numbers."""
-    for column, kind in _COLUMNS[name].items():
+    for column, kind in TABLES[name].items():
         if column not in table.columns:
             raise ValueError(f"{name}.parquet lacks the column {column}")
         if len(table) and kind != "category" and not is_numeric_dtype(table[column]):

@@ -16,7 +16,7 @@ from kagscope.columns.scales import scales, window_centers, window_radii
 from kagscope.columns.selections import Selection, Window
 from kagscope.jacobians.compute import Batch
 from kagscope.jacobians.forms import FactoredJacobian
-from kagscope.measuring.drawn import ratio_to_haar, score_row_means, score_row_norms, undefined_score
+from kagscope.measuring.drawn import ratio_to_haar, score_layer, score_row_means, undefined_score
 from kagscope.measuring.layer_minors import LayerMinors, as_limit, layout_options, zero_noise
 from kagscope.measuring.spec import MeasureSpec, ScoreFunction
 from kagscope.measuring.state import WHOLE, LayerState, Values
@@ -119,14 +119,7 @@ class LayerScores:
                 for k, means in state.row_means.items():
                     values = score_row_means(state, k, score.function)
                     self._add(k, "all", score.name, Values.of(np.arange(len(means)), *values, self.drawn is None))
-            elif score.of_layer and all(available.get(name) is not None for name in score.takes):
-                if self.drawn is None or not score.is_of("row_norms", "output_slopes"):
-                    value = score.function(*(available[name] for name in score.takes))
-                    result = Values.of([WHOLE], value, reason=score.undefined)
-                elif score.is_of("row_norms"):
-                    result = Values.of([WHOLE], *score_row_norms(state, score), False, score.undefined)
-                else:
-                    result = undefined_score(self.drawn, [WHOLE])
+            elif score.of_layer and (result := score_layer(state, score, available)) is not None:
                 state.add((score.orders[0] if score.orders else 0, "all", score.name), result)
         return state
 

@@ -125,7 +125,7 @@ class _Observer(TorchFunctionMode):
     def _note_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Record a reader's input and pass it on detached."""
         group, reader = self.read[index]
-        args, kwargs, value = layer_input(reader.layer, args, kwargs)
+        value = layer_input(reader.layer, args, kwargs)
         if self.rows:
             makers = [layer for layer in group.makers if layer.call in self.leaves]  # a gate may depend on what it gates
             leaves = [self.leaves[layer.call] for layer in makers]
@@ -155,10 +155,11 @@ class _Observer(TorchFunctionMode):
         return Observation(row, [self.ranges[reader.layer.call] for reader in group.readers])
 
 
-def layer_input(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any], Tensor]:
-    """Arguments of a layer's call, and its input."""
+def layer_input(layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Input of a layer, from the arguments of its call."""
     position, name = (1, "mat1") if layer.kind == "addmm" else (0, "input")
-    return args, kwargs, args[position] if position < len(args) else kwargs[name]
+    value: Tensor = args[position] if position < len(args) else kwargs[name]
+    return value
 
 
 def replace_input(

@@ -123,7 +123,7 @@ class _ConstantInputs(TorchFunctionMode):
         name = name_of(func)
         if self.index in self.readers and name == self.names[self.index]:
             reader, gone, constants = self.readers[self.index]
-            args, kwargs, value = layer_input(reader.layer, args, kwargs)
+            value = layer_input(reader.layer, args, kwargs)
             changed = value.clone().movedim(reader.axis, -1)
             changed[..., torch.from_numpy(gone)] = torch.from_numpy(constants[gone]).to(value)
             args, kwargs = replace_input(reader.layer, args, kwargs, changed.movedim(-1, reader.axis).contiguous())

@@ -9,7 +9,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.comparison import plot_comparison
+from kagscope.figures.forest import plot_comparison
 from kagscope.report.numbers import number
 from kagscope.report.page import embed
 from kagscope.tables.means import corrected_p

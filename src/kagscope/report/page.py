@@ -305,21 +305,21 @@ def _section_figures(figures: Mapping[str, Image.Image], left_out: Mapping[str, 
     for family in FAMILIES:
         if FIGURE_PLACE.get(family.name) != section or not (figures or left_out):
             continue
-        entry: dict[str, Any] = {"name": family.name, "caption": family.caption, "image": None}
-        if (picture := figures.get(family.name)) is None:
-            entries.append(entry | {"reason": left_out.get(family.name, "not drawn")})
-            continue
-        entries.append(entry | {"image": _png(picture), "width": picture.width, "height": picture.height})
+        if picture := figures.get(family.name):
+            entries.append(_figure_entry(picture, family.caption, family.name))
+        else:
+            reason = left_out.get(family.name, "not drawn")
+            entries.append({"name": family.name, "caption": family.caption, "image": None, "reason": reason})
     return entries
 
 
 def _unsaved_figures(printed: Sequence[tuple[str, str, Figure]], section: str) -> list[dict[str, Any]]:
     """Figures of a section that are not written to files."""
-    pictures = [(caption, _picture(figure)) for at, caption, figure in printed if at == section]
-    return [
-        {"name": "", "caption": caption, "image": _png(picture), "width": picture.width, "height": picture.height}
-        for caption, picture in pictures
-    ]
+    return [_figure_entry(_picture(figure), caption) for at, caption, figure in printed if at == section]
+
+
+def _figure_entry(picture: Image.Image, caption: str, name: str = "") -> dict[str, Any]:
+    return {"name": name, "caption": caption, "image": _png(picture), "width": picture.width, "height": picture.height}
 
 
 def embed(figure: Figure) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -33,8 +32,7 @@ ENTRIES = 1_200_000  # of rows of units, about as many as a page shows; further 
 MAX_UNITS = 256  # shown per layer
 
 
-@dataclass(frozen=True)
-class Probe:
+class Probe(NamedTuple):
     """One data set on the page: measured points (P,), their inputs (P, n), labels (P,), mean images (H, W), (classes, H, W).
 
     Mean images are means over the channels too.
@@ -107,12 +105,10 @@ def _units(
 def _probe(folder: Path, run: RunConfig, count: int) -> Probe | None:
     """Read from the study's folder, else make from the data, if on this machine, and store in the folder."""
     file = folder / FOLDER / f"{run.data_fingerprint[:16]}.safetensors"
-    names = Probe.__dataclass_fields__
     try:
         with safe_open(file, framework="np") as stored:
-            kept = Probe(**{name: stored.get_tensor(name) for name in names})
-        columns = run.n_inputs
-        if kept.inputs.shape == (len(kept.points), columns) and len(kept.points) == count:
+            kept = Probe(*(stored.get_tensor(name) for name in Probe._fields))
+        if kept.inputs.shape == (len(kept.points), run.n_inputs) and len(kept.points) == count:
             return kept
     except (OSError, SafetensorError):
         pass
@@ -154,4 +150,4 @@ def _store_probe(file: Path, probe: Probe) -> None:
         file.parent.mkdir(exist_ok=True)
     except OSError:
         return  # the page does not need it; writing the report will raise the error
-    atomic_write(file, save({name: np.ascontiguousarray(getattr(probe, name)) for name in Probe.__dataclass_fields__}))
+    atomic_write(file, save({name: np.ascontiguousarray(array) for name, array in probe._asdict().items()}))

@@ -14,9 +14,8 @@ from kagscope.figures.labels import axis_label, setting_label
 from kagscope.figures.line_styles import value_label
 from kagscope.studies.config import RunConfig
 from kagscope.studies.record import CONFIG, measured_files
-from kagscope.studies.statistics.student import Estimate, t_interval
 from kagscope.studies.store import RunStore
-from kagscope.tables.means import WHAT_KEYS, last_step, summarise
+from kagscope.tables.means import WHAT_KEYS, average, last_step, summarise
 
 HIDDEN = ("steps",)
 REACHED = (0.9, 0.95)  # test accuracies for which the number of steps to reach them is given
@@ -85,10 +84,7 @@ def settings_summary(results: pd.DataFrame, runs: pd.DataFrame, varied: Sequence
     axes = [name for name in varied if name != "seed"]
     codes = runs.groupby(axes, sort=False, dropna=False).ngroup() if axes else pd.Series(0, index=runs.index)
     runs = runs.assign(setting=codes)
-    accuracy = runs.groupby("setting")["accuracy"].agg(["mean", "std", "count"])
-    low, high = t_interval(Estimate(accuracy["mean"], accuracy["std"] / accuracy["count"] ** 0.5, accuracy["count"] - 1))
-    accuracy = accuracy.assign(accuracy=accuracy["mean"], accuracy_low=low, accuracy_high=high)
-    settings = runs.drop_duplicates("setting")[["setting", *axes]].merge(accuracy, on="setting")
+    settings = runs.drop_duplicates("setting")[["setting", *axes]].merge(average(runs, ["setting"], "accuracy"), on="setting")
     trained = last_step(results)
     trained = trained.assign(setting=trained["run"].astype(str).map(runs.set_index("run")["setting"]))
     means = summarise(trained, over="runs", by=["setting"]).rename(columns={"runs": "nets"})

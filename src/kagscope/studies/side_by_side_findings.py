@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from kagscope.base.messages import Finding, listing
 from kagscope.studies.findings import learning_findings, left_out_findings
-from kagscope.studies.finished_study import FinishedStudy
 from kagscope.studies.inference.findings import category_effect, effect_text
 from kagscope.tables.means import corrected_p
+
+if TYPE_CHECKING:
+    from kagscope.studies.side_by_side import FinishedStudy
 
 FEW_SEEDS = 5
 LISTED = 4

@@ -104,10 +104,6 @@ class RunStore:
         checked = self.check(run_id)
         return checked.damage is None and checked.files.issuperset(files)
 
-    def damage(self, run_id: str) -> str | None:
-        """What is wrong with a stored run, or None: every file is compared with the manifest."""
-        return self.check(run_id).damage
-
     def check(self, run_id: str) -> RunCheck:
         """Compare every file of a stored run with its manifest."""
         folder = f"{self.folder}/runs/{run_id}/"
@@ -144,7 +140,7 @@ class RunStore:
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
             _fsync(temporary / MANIFEST)
             temporary.chmod(0o755)
-            if target.exists() and self.damage(run_id) is not None:
+            if target.exists() and self.check(run_id).damage is not None:
                 shutil.rmtree(target)
             try:
                 temporary.rename(target)

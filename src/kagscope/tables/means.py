@@ -119,11 +119,9 @@ def _average_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = 
     columns: dict[str, Any] = {name: grouped[name].first() for name in carried}
     columns["points"] = grouped["value"].count()
     for name in MEASURES:
-        mean, count, spread = grouped[name].mean(), grouped[name].count(), grouped[name].std()
         unknown = grouped[f"{name}_error"].count() < grouped[f"{name}_error"].size()
         common = grouped[f"{name}_error"].mean().where(~unknown, np.nan)
-        half = half_width(np.asarray(spread, dtype=float), np.asarray(count), np.asarray(common, dtype=float), confidence)
-        columns |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+        columns |= _mean_columns(grouped, name, confidence, np.asarray(common, dtype=float))
     columns["stderr"] = grouped["stderr"].mean()
     columns["no_ratio"] = columns["points"] - grouped["ratio"].count()
     columns["exact"] = grouped["exact"].min().astype(bool)
@@ -132,19 +130,30 @@ def _average_points(table: pd.DataFrame, confidence: float, by: Sequence[str] = 
     return pd.DataFrame(columns).reset_index()
 
 
+def _mean_columns(grouped: Any, name: str, confidence: float, error: np.ndarray | float = 0.0) -> dict[str, pd.Series[float]]:
+    """Mean of a column in each group, and its interval (:func:`half_width`)."""
+    mean, count, spread = grouped[name].mean(), grouped[name].count(), grouped[name].std()
+    half = half_width(np.asarray(spread, dtype=float), np.asarray(count), error, confidence)
+    return {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+
+
 def _average_runs(summary: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
     reasons = summary["reason"].where(summary["reason"] != "", None)
     grouped = summary.assign(variance=summary["stderr"] ** 2, reason=reasons).groupby(keys, observed=True, sort=False)
     columns: dict[str, Any] = {"runs": grouped.size(), "points": grouped["points"].mean()}
     for name in MEASURES:
-        mean, count, spread = grouped[name].mean(), grouped[name].count(), grouped[name].std()
-        half = half_width(np.asarray(spread, dtype=float), np.asarray(count), 0.0, confidence)
-        columns |= {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+        columns |= _mean_columns(grouped, name, confidence)
     columns["stderr"] = np.sqrt(grouped["variance"].sum()) / columns["runs"]
     columns |= {name: grouped[name].sum() for name in ("no_ratio", "undefined")}
     columns["exact"] = grouped["exact"].min().astype(bool)
     columns["reason"] = grouped["reason"].first().fillna("")
     return pd.DataFrame(columns).reset_index()
+
+
+def average(table: pd.DataFrame, keys: Sequence[str], measure: str) -> pd.DataFrame:
+    """Mean of ``measure`` over the rows of each group, with its 95% interval of Student's t as ``_low`` and ``_high``."""
+    grouped = table.groupby(list(keys), observed=True, sort=False)
+    return pd.DataFrame(_mean_columns(grouped, measure, CONFIDENCE)).reset_index()
 
 
 def last_step(table: pd.DataFrame) -> pd.DataFrame:
@@ -222,20 +231,23 @@ def selection_parameters(name: str) -> tuple[str, tuple[float, ...]]:
 def select_scale(table: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Rows of selections of one ``kind`` with a number as ``scale`` ("ball", "apart"), and rows of "all" (``scale`` NaN)."""
     names = table["selection"].astype(str)
-    parsed = {name: selection_parameters(name) for name in names.unique()}
-    numbers = {name: args[0] for name, (head, args) in parsed.items() if head == kind and len(args) == 1}
-    chosen = table[names.isin([*numbers, "all"])]
-    return chosen.assign(scale=chosen["selection"].astype(str).map(numbers).astype(float))
+    numbers = {name: args[0] for name, args in _selections_of(names, kind, 1).items()}
+    return table.assign(scale=names.map(numbers).astype(float))[names.isin([*numbers, "all"])]
 
 
 def select_windows(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of window selections, with ``row``, ``column`` and ``radius``."""
     names = table["selection"].astype(str)
+    parameters = _selections_of(names, "window", 3)
+    inside = names.isin(parameters)
+    numbers = np.array([parameters[name] for name in names[inside]], dtype=float).reshape(-1, 3)
+    return table[inside].assign(row=numbers[:, 0], column=numbers[:, 1], radius=numbers[:, 2])
+
+
+def _selections_of(names: pd.Series[str], kind: str, count: int) -> dict[str, tuple[float, ...]]:
+    """Parameters of the distinct selections of a kind with ``count`` numbers."""
     parsed = {name: selection_parameters(name) for name in names.unique()}
-    parameters = {name: args for name, (head, args) in parsed.items() if head == "window" and len(args) == 3}
-    chosen = table[names.isin(parameters)]
-    numbers = np.array([parameters[name] for name in chosen["selection"].astype(str)], dtype=float).reshape(-1, 3)
-    return chosen.assign(row=numbers[:, 0], column=numbers[:, 1], radius=numbers[:, 2])
+    return {name: numbers for name, (head, numbers) in parsed.items() if head == kind and len(numbers) == count}
 
 
 def layers_of(table: pd.DataFrame) -> list[str]:

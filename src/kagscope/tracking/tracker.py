@@ -20,11 +20,11 @@ from torch import nn
 from torch._compile import _disable_dynamo
 
 from kagscope.base.errors import InputError, KagscopeError, OutputError
-from kagscope.base.provenance import hardware, versions
+from kagscope.base.provenance import hardware
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
 from kagscope.jacobians.surroundings import preserve_global_state
-from kagscope.measuring.api import describe_baseline
+from kagscope.measuring.api import describe_baseline, model_facts
 from kagscope.measuring.compare import compare
 from kagscope.measuring.report import Report
 from kagscope.measuring.spec import MeasureSpec, spec_from
@@ -120,8 +120,7 @@ class Tracker:
         self._model = model = unwrap(model)  # shares its parameters
         self._probe = Probe.of(probe_inputs, labels, _spec(spec, layers, settings), model)
         self._log_scores = check_logged(log_scores, self._probe.spec)
-        count = self._probe.inputs.count_up_to(self._probe.spec.points)
-        self._provenance = {"model": type(model).__name__, "versions": versions(model.modules()), "points": count}
+        self._provenance = model_facts(model, self._probe.inputs, self._probe.spec)
         first_step = check_step(first_step, "first_step")
         self._unwritten: list[Part] = []
         self._skipped: list[int] = []
