@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kagscope.base.errors import OutputError
-from kagscope.studies.execute.base import Report
+from kagscope.studies.execute.base import OnEvent
 
 
-def work(task: tuple[str, Path], report: Report) -> None:
+def work(task: tuple[str, Path], report: OnEvent) -> None:
     """Module-level, so that worker processes find it."""
     name, folder = task
     report({"kind": "note", "text": name})
@@ -28,12 +28,12 @@ def work(task: tuple[str, Path], report: Report) -> None:
     (folder / name).write_text(str(os.getpid()))
 
 
-def stop(task: int, report: Report) -> None:
+def stop(task: int, report: OnEvent) -> None:
     report({"kind": "note", "text": str(os.getpid())})
     time.sleep(60)
 
 
-def fragile(task: tuple[str, Path], report: Report) -> None:
+def fragile(task: tuple[str, Path], report: OnEvent) -> None:
     """ "dies" always kills its process, "dies once" the first time; the others take a moment."""
     name, folder = task
     if name == "dies" or (name == "dies once" and not (folder / "tried").exists()):
@@ -43,7 +43,7 @@ def fragile(task: tuple[str, Path], report: Report) -> None:
     (folder / name).touch()
 
 
-def where_it_runs(task: tuple[str, Path], report: Report) -> None:
+def where_it_runs(task: tuple[str, Path], report: OnEvent) -> None:
     """Tell this process and its Ray node, then wait until the file "go" is there; a second try ends at once."""
     import ray
 

@@ -13,7 +13,7 @@ from kagscope.base.validation import validate
 from kagscope.figures.write import FAMILIES
 from kagscope.studies.claims import evaluate_claims
 from kagscope.studies.collect import Outcome
-from kagscope.studies.execute.base import Failure, Report, Work, attempt
+from kagscope.studies.execute.base import Failure, OnEvent, Work, attempt
 from kagscope.studies.file import StudyFile
 from kagscope.studies.study import run_study
 
@@ -39,7 +39,7 @@ class Here:
 
     workers = 1
 
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+    def run(self, tasks: Sequence[Any], work: Work, on_event: OnEvent) -> list[Failure]:
         return [failure for task in tasks if (failure := attempt(task, work, on_event))]
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from executor_work import kill, where_it_runs
 from kagscope.base.errors import InputError
-from kagscope.studies.execute.base import Event, Report
+from kagscope.studies.execute.base import Event, OnEvent
 from kagscope.studies.execute.choose import choose_executor
 from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.store import RunStore
@@ -102,7 +102,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return study(tmp_path_factory.mktemp("quiet"), LocalExecutor(2))
 
 
-def study(folder: Path, executor: Any, on_event: Report = lambda event: None) -> Path:
+def study(folder: Path, executor: Any, on_event: OnEvent = lambda event: None) -> Path:
     file = file_of(folder, "grid.seed={count=6}")
     run_study(file, folder / "out", executor=executor, on_event=on_event, pictures=False)
     return folder / "out"

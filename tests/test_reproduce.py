@@ -25,7 +25,7 @@ from kagscope.data import load
 from kagscope.loading.weights import load_state
 from kagscope.measuring.observe import choose_points
 from kagscope.studies.collect import Outcome
-from kagscope.studies.execute.base import Failure, Report, Work
+from kagscope.studies.execute.base import Failure, OnEvent, Work
 from kagscope.studies.study import RunsFailed, run_study
 from kagscope.tables.schema import CURVE_COLUMNS, RESULT_COLUMNS, VERDICTS
 from kagscope.training.models import layer_names, mlp
@@ -295,7 +295,7 @@ def test_settings_that_do_not_fit_the_data(tmp_path: Path) -> None:
 class Stumbling(Here):
     """Runs all tasks but the first, which ends as if its worker had died."""
 
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+    def run(self, tasks: Sequence[Any], work: Work, on_event: OnEvent) -> list[Failure]:
         return [Failure(tasks[0], "a worker process died", "where it died"), *super().run(tasks[1:], work, on_event)]
 
 

@@ -21,7 +21,7 @@ from scipy.stats import ttest_1samp
 
 from kagscope.base.errors import DataError, OutputError
 from kagscope.commands.progress import Console
-from kagscope.studies.execute.base import Failure, Report, Work
+from kagscope.studies.execute.base import Failure, OnEvent, Work
 from kagscope.studies.file import StudyFile, read_study_file
 from kagscope.studies.record import CONFIG, MANIFEST, WEIGHTS
 from kagscope.studies.runs import data_source
@@ -257,7 +257,7 @@ def test_ray_12347_runs_that_waited_survive_a_stop(tmp_path: Path) -> None:
     """Stopped after its first run: the other three were waiting, and are computed by the next start."""
 
     class Stop(Here):
-        def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+        def run(self, tasks: Sequence[Any], work: Work, on_event: OnEvent) -> list[Failure]:
             def until_one_is_done(event: dict[str, Any]) -> None:
                 on_event(event)
                 if event["kind"] == "run":

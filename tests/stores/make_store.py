@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kagscope.base.validation import validate
-from kagscope.studies.execute.base import Failure, Report, Work, attempt
+from kagscope.studies.execute.base import Failure, OnEvent, Work, attempt
 from kagscope.studies.file import StudyFile
 from kagscope.studies.study import run_study
 
@@ -40,7 +40,7 @@ class Here:
 
     workers = 1
 
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+    def run(self, tasks: Sequence[Any], work: Work, on_event: OnEvent) -> list[Failure]:
         return [failure for task in tasks if (failure := attempt(task, work, on_event))]
 
 

@@ -48,7 +48,7 @@ def measure_matrices(
         from kagscope.commands.measured import show_report, write
 
         report = measured(loaded.matrices, orders, progress=False if quiet or as_json else None)
-        report.provenance |= {"model": file.name, "data": str(file), **loaded.about}
+        report.provenance |= {"model": file.name, "data": str(file), **loaded.metadata}
         if loaded.left:
             report.notes.append(f"left out, since not floating-point matrices: {listing(loaded.left)}")
         files = write(report, targets)

@@ -73,7 +73,7 @@ def _measure(subject: Subject, spec: MeasureSpec, *, progress: bool | None) -> R
     else:
         report = measure(subject.model, subject.inputs, **common)
     report.provenance |= {
-        **subject.about,
+        **subject.published,
         "data": subject.source.name,
         "baseline": subject.baseline_name or report.provenance["baseline"],
     }

@@ -55,7 +55,7 @@ class Subject:
         baseline: baseline for :func:`kagscope.measure`, or None.
         baseline_name: the baseline in words; "" to let :func:`kagscope.measure` find them.
         checkpoints: checkpoints of a series by step; empty for one set of weights.
-        about: name and revision of a published model, for provenance.
+        published: name and revision of a published model, for provenance.
     """
 
     model: nn.Module
@@ -64,7 +64,7 @@ class Subject:
     baseline: Any
     baseline_name: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
-    about: Mapping[str, str] = field(default_factory=dict)
+    published: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_series(weights: Sequence[str]) -> bool:
@@ -96,7 +96,7 @@ def prepare(request: Request, say: Say) -> Subject:
         say(f"no --weights: {request.model} is measured as {how}")
     baseline = _baseline(request, model, initial, bool(checkpoints), say)
     subject = _add_inputs(request, request.data, model, baseline, _describe(request.baseline), say, checkpoints)
-    return replace(subject, about=facts)
+    return replace(subject, published=facts)
 
 
 def bare_model(request: Request) -> tuple[nn.Module, dict[str, str]]:

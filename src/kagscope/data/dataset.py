@@ -94,12 +94,12 @@ class Dataset:
         )
 
 
-def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
+def images_from(array: npt.NDArray[Any], label: str) -> npt.NDArray[np.float32]:
     """Convert the content of a file to float32 images: bytes are divided by 255, floats are kept.
 
     Args:
         array: ``(N, H, W)``, possibly with one or three channels before or after height and width.
-        where: name of the array in error messages.
+        label: name of the array in error messages.
 
     Returns:
         ``(N, H, W)``, or ``(N, 3, H, W)`` for three channels.
@@ -110,7 +110,7 @@ def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
     shape = array.shape
     if array.ndim == 2:
         raise DataError(
-            f"{where}: found flat rows of shape {array.shape}, which say nothing of where a pixel is; "
+            f"{label}: found flat rows of shape {array.shape}, which say nothing of where a pixel is; "
             "expected images of shape (N, height, width): reshape them before saving"
         )
     colour = array.ndim == 4
@@ -120,43 +120,43 @@ def images_from(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
         array = np.moveaxis(array, 3, 1)
     if array.ndim != (4 if colour else 3) or (colour and array.shape[1] != 3):
         raise DataError(
-            f"{where}: found an array of shape {shape}; expected images of shape (N, height, width), or in colour "
+            f"{label}: found an array of shape {shape}; expected images of shape (N, height, width), or in colour "
             "(N, height, width, 3) or (N, 3, height, width)"
         )
     if array.size == 0:
-        raise DataError(f"{where}: found an array of shape {shape}, which holds no pixel; expected at least one image")
+        raise DataError(f"{label}: found an array of shape {shape}, which holds no pixel; expected at least one image")
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array, dtype=np.float32) / np.float32(255)
     if array.dtype.kind != "f":
-        raise DataError(f"{where}: found images of dtype {array.dtype}; expected uint8 (0 to 255) or floating point")
+        raise DataError(f"{label}: found images of dtype {array.dtype}; expected uint8 (0 to 255) or floating point")
     with np.errstate(over="ignore"):
         images = np.ascontiguousarray(array, dtype=np.float32)
     bad = ~np.isfinite(images)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
         raise DataError(
-            f"{where}: {int(bad.sum())} pixels are NaN, infinite or too large for float32, the first at {first}; "
+            f"{label}: {int(bad.sum())} pixels are NaN, infinite or too large for float32, the first at {first}; "
             "expected finite numbers: mend or drop these images"
         )
     return images
 
 
-def labels_from(array: npt.NDArray[Any], n_images: int, where: str, images_where: str) -> npt.NDArray[np.int64]:
+def labels_from(array: npt.NDArray[Any], n_images: int, label: str, images_label: str) -> npt.NDArray[np.int64]:
     """Convert the content of a file to int64 labels ``(N,)``, one per image.
 
     Raises:
         DataError: not one-dimensional integers, not ``n_images`` of them, or an impossible class number.
     """
     if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise DataError(f"{where}: found labels of dtype {array.dtype} and shape {array.shape}; expected integers of shape (N,)")
+        raise DataError(f"{label}: found labels of dtype {array.dtype} and shape {array.shape}; expected integers of shape (N,)")
     if len(array) != n_images:
         raise DataError(
-            f"{where}: found {len(array)} labels, but {images_where} holds {n_images} images; expected one label per image: "
+            f"{label}: found {len(array)} labels, but {images_label} holds {n_images} images; expected one label per image: "
             "check that the files belong together"
         )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= MAX_CLASSES:
-        raise DataError(f"{where}: found labels from {low} to {high}; expected class numbers 0, 1, 2, … below {MAX_CLASSES}")
+        raise DataError(f"{label}: found labels from {low} to {high}; expected class numbers 0, 1, 2, … below {MAX_CLASSES}")
     return array.astype(np.int64)
 
 

@@ -16,11 +16,11 @@ from kagscope.jacobians.forward import plain_name
 EXTRA = nn.modules.module._EXTRA_STATE_KEY_SUFFIX
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent) -> None:
+def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str = "the weights", *, say: Say = silent) -> None:
     """Copy ``state`` into ``model``, in the model's dtypes, if all of it fits (see :func:`match_names`)."""
     if any(isinstance(tensor, Tensor) and tensor.is_meta for tensor in model.state_dict().values()):
         raise InputError("the model is on the meta device and holds no weights; build it on the CPU, or call to_empty first")
-    load(model, match_names(model, state, where, say=say))
+    load(model, match_names(model, state, source, say=say))
 
 
 def load(model: nn.Module, weights: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ def load(model: nn.Module, weights: Mapping[str, Any]) -> None:
 
 
 def match_names(
-    model: nn.Module, state: Mapping[str, Tensor], where: str = "the weights", *, say: Say = silent
+    model: nn.Module, state: Mapping[str, Tensor], source: str = "the weights", *, say: Say = silent
 ) -> dict[str, Tensor]:
     """Return ``state`` under the names used by ``model``.
 
@@ -46,7 +46,7 @@ def match_names(
     Args:
         model: the model, not changed.
         state: tensors by name.
-        where: name of the weights in errors, such as their file.
+        source: name of the weights in errors, such as their file.
         say: called with a sentence if prefixes were dropped.
 
     Raises:
@@ -63,23 +63,23 @@ def match_names(
     inside = {} if renamed.keys() == expected.keys() else _find_submodels(_plain(state), expected)
     if len(inside) > 1:
         raise DataError(
-            f"{where} hold the model's weights several times ({listing([f'{prefix}…' for prefix in inside])}); "
+            f"{source} hold the model's weights several times ({listing([f'{prefix}…' for prefix in inside])}); "
             "save the one to measure, for example as safetensors"
         )
     if inside:
         ((dropped, (renamed, ignored)),) = inside.items()
-        say(f"{where}: left {listing(ignored)}, which {'is' if len(ignored) == 1 else 'are'} not the model's")
-    _check_names(expected, renamed, f"{where} (after dropping {dropped})" if dropped else where)
+        say(f"{source}: left {listing(ignored)}, which {'is' if len(ignored) == 1 else 'are'} not the model's")
+    _check_names(expected, renamed, f"{source} (after dropping {dropped})" if dropped else source)
     for name, tensor in expected.items():
         if kind := unusable_kind(renamed[name], tensor):
-            raise DataError(f"{where} do not fit the model: {name} is {kind}; expected a dense tensor, as state_dict() has it")
+            raise DataError(f"{source} do not fit the model: {name} is {kind}; expected a dense tensor, as state_dict() has it")
         if not nn.parameter.is_lazy(tensor) and renamed[name].shape != tensor.shape:
             raise DataError(
-                f"{where} do not fit the model: {name} has shape {tuple(renamed[name].shape)}, expected {tuple(tensor.shape)}; "
+                f"{source} do not fit the model: {name} has shape {tuple(renamed[name].shape)}, expected {tuple(tensor.shape)}; "
                 "check the widths, the number of classes and the image size"
             )
     if dropped:
-        say(f"{where}: dropped {dropped} from the names of the weights, which then fit the model")
+        say(f"{source}: dropped {dropped} from the names of the weights, which then fit the model")
     kept = {name: value for name, value in extra.items() if name in model.state_dict()}
     return {ours.get(name, name): tensor for name, tensor in renamed.items()} | kept
 
@@ -148,7 +148,7 @@ def _memory(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride())
 
 
-def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], where: str) -> None:
+def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
     missing, extra = [n for n in expected if n not in state], [n for n in state if n not in expected]
     if not missing and not extra:
         return
@@ -158,4 +158,4 @@ def _check_names(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], wh
     if extra:
         parts.append(f"hold in addition {listing(extra)}")
     hint = close_names(missing[0], extra) if missing else close_names(extra[0], list(expected))
-    raise DataError(f"{where} do not fit the model: they {' and '.join(parts)}{hint}; expected {listing(list(expected), 12)}")
+    raise DataError(f"{source} do not fit the model: they {' and '.join(parts)}{hint}; expected {listing(list(expected), 12)}")

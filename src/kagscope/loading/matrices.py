@@ -19,8 +19,8 @@ from kagscope.data.arrays import read_npz
 from kagscope.loading.weights import load_tensors
 
 LENS = "J"  # key of the matrices by layer in a Jacobian lens
-ABOUT = ("n_prompts", "d_model", "source_layers")  # metadata of a Jacobian lens
-MOST_ABOUT = 10_000  # largest count of numbers in metadata
+METADATA = ("n_prompts", "d_model", "source_layers")  # metadata of a Jacobian lens
+MOST_NUMBERS = 10_000  # largest count of numbers in metadata
 DAMAGED = "the file is damaged, or not a lens"
 EXPECTED = (
     "expected a Jacobian lens {J: {layer: matrix}, n_prompts, source_layers, d_model}, or floating-point matrices by name, "
@@ -34,12 +34,12 @@ class NamedMatrices:
 
     Attributes:
         matrices: 2-D floating-point arrays by name.
-        about: metadata of a lens: n_prompts, d_model, source_layers.
+        metadata: of a lens: n_prompts, d_model, source_layers.
         left: names of other entries.
     """
 
     matrices: dict[str, Tensor | np.ndarray]
-    about: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
 
 
@@ -71,7 +71,7 @@ def _lens(content: Mapping[Any, Any], path: Path) -> NamedMatrices:
     if wrong or not matrices:
         problem = f"layer {listing(wrong)} of {LENS} is not a floating-point matrix" if wrong else f"{LENS} holds no layer"
         raise DataError(f"{path}: {problem}; {EXPECTED}")
-    facts = {name: _plain(content[name]) for name in ABOUT if name in content}
+    facts = {name: _plain(content[name]) for name in METADATA if name in content}
     facts = {name: value for name, value in facts.items() if isinstance(value, int | float | str | list)}
     size, sources = facts.get("d_model"), facts.get("source_layers")
     for layer, matrix in matrices.items():
@@ -93,7 +93,7 @@ def _number_of(layer: Any) -> str:
 
 def _plain(value: Any) -> Any:
     """A tensor or sequence as a number or list; None for a tensor expanded from fewer stored numbers."""
-    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.numel() <= MOST_ABOUT:
+    if isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta and value.numel() <= MOST_NUMBERS:
         value = value.tolist()
     return list(value) if isinstance(value, tuple) else value
 

@@ -6,6 +6,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -139,11 +140,7 @@ def measure_series(
             for number, (module, weights) in enumerate(others)
         ]
         for number, (step, name, source) in enumerate(entries, 1):
-            since = time.perf_counter()
-
-            def say(note: str, name: str = name) -> None:
-                noted.setdefault(note.removeprefix(f"{name}: "), []).append(name)
-
+            since, say = time.perf_counter(), partial(_note, noted, name)
             inner = partial_progress(tell, len(others) + number - 1, total)
             progress_of_step = _name_progress(inner, f"step {step} ({number} of {len(entries)}): layer {{}}")
             try:
@@ -194,6 +191,11 @@ def observe_all(
         ]
     except InputError as error:  # the model itself has just been measured
         raise InputError(f"in the baseline, {error}") from error
+
+
+def _note(noted: dict[str, list[str]], checkpoint: str, note: str) -> None:
+    """Add a checkpoint to those of which the same is to be said."""
+    noted.setdefault(note.removeprefix(f"{checkpoint}: "), []).append(checkpoint)
 
 
 def _name_progress(tell: Tell, form: str) -> Tell:

@@ -47,7 +47,7 @@ SERIES_COLUMNS = [
 def build_payload(
     results: pd.DataFrame,
     curves: pd.DataFrame,
-    about: Mapping[str, Any] | None = None,
+    provenance: Mapping[str, Any] | None = None,
     *,
     nets: pd.DataFrame | None = None,
 ) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def build_payload(
     Args:
         results: the ``results`` table.
         curves: the ``curves`` table.
-        about: provenance as for :func:`kagscope.report.write_report`.
+        provenance: as for :func:`kagscope.report.write_report`.
         nets: :func:`~kagscope.figures.study.net_means` of ``results``, if already computed.
 
     Returns:
@@ -64,38 +64,38 @@ def build_payload(
         selection, width and training), ``maps`` (windowed scores of trained nets as grids), ``pictures`` (mean images),
         ``curves``, ``units``, ``accuracy``, ``runs`` and ``study`` (None or the axes).
     """
-    about = about or {}
+    provenance = provenance or {}
     nets = net_means(results) if nets is None else nets
     layers = layers_of(nets)
     scores = nets[~nets["score"].isin([*BOOKKEEPING, "accuracy"])]
     plain = scores[~scores["selection"].str.startswith("window(")]
     plain_layers = set(layers_of(plain))
-    shape = about.get("image_shape")
+    shape = provenance.get("image_shape")
     return {
         "settings": {
             "layers": [name for name in layers if name in plain_layers],
             "widths": widths_of(nets),
             "trainings": trainings_of(nets),
-            "controls": [str(name) for name in about.get("controls", ())],
+            "controls": [str(name) for name in provenance.get("controls", ())],
             "scores": [[str(score), score_label(str(score))] for score in pd.unique(plain["score"])],
             "runLayers": pr_layers(nets),
-            "accuracy": "test " + accuracy_name(config.get("data") for config in (about.get("configs") or {}).values()),
-            "names": list(about.get("names") or ("trained", "initial")),
+            "accuracy": "test " + accuracy_name(config.get("data") for config in (provenance.get("configs") or {}).values()),
+            "names": list(provenance.get("names") or ("trained", "initial")),
             "imageShape": list(shape[-2:]) if shape is not None else None,
-            "thing": str(about.get("thing", "layer")),
-            "overPoints": about.get("intervals") == "points",
-            "elsewhere": bool(about.get("elsewhere")),
+            "thing": str(provenance.get("thing", "layer")),
+            "overPoints": provenance.get("intervals") == "points",
+            "elsewhere": bool(provenance.get("elsewhere")),
         },
         "palettes": palettes(),
         "columns": SERIES_COLUMNS,
-        "series": _series(plain, collect_onsets(scores), over_points=about.get("intervals") == "points"),
-        "maps": pack_maps(scores, results, about.get("labels")),
-        "pictures": pack_pictures(about.get("pictures")),
+        "series": _series(plain, collect_onsets(scores), over_points=provenance.get("intervals") == "points"),
+        "maps": pack_maps(scores, results, provenance.get("labels")),
+        "pictures": pack_pictures(provenance.get("pictures")),
         "curves": pack_curves(curves),
-        "units": pack_units(about.get("units") or {}, nets, shape),
+        "units": pack_units(provenance.get("units") or {}, nets, shape),
         "accuracy": _accuracy(nets),
-        "runs": _runs(nets, about.get("configs") or {}),
-        "study": about.get("study"),
+        "runs": _runs(nets, provenance.get("configs") or {}),
+        "study": provenance.get("study"),
     }
 
 

@@ -13,7 +13,7 @@ from kagscope.base.files import atomic_path, atomic_write
 from kagscope.base.messages import Finding, strongest_first
 from kagscope.data.functions import accuracy_name
 from kagscope.studies.claims import Claim, evaluate_claims
-from kagscope.studies.execute.base import Report
+from kagscope.studies.execute.base import OnEvent
 from kagscope.studies.findings import claim_findings, relation_findings, run_findings, study_findings
 from kagscope.studies.inference import infer
 from kagscope.studies.nets import Nets
@@ -103,7 +103,7 @@ class StudyResults:
     outcome: Outcome
 
 
-def gather_tables(store: RunStore, on_event: Report = lambda event: None) -> StudyTables:
+def gather_tables(store: RunStore, on_event: OnEvent = lambda event: None) -> StudyTables:
     """Write the tables of a study's finished runs: ``results``, ``curves`` and ``runs.parquet``.
 
     Args:
@@ -125,7 +125,7 @@ def gather_tables(store: RunStore, on_event: Report = lambda event: None) -> Stu
     return StudyTables(results, curves, runs, left_out)
 
 
-def analyse(store: RunStore, gathered: StudyTables, on_event: Report = lambda event: None) -> StudyResults:
+def analyse(store: RunStore, gathered: StudyTables, on_event: OnEvent = lambda event: None) -> StudyResults:
     """Write the results of a study, without pictures (:func:`kagscope.studies.present.present`).
 
     These are ``summary``, ``relations``, ``phase_diagram`` and the tests as CSV, and ``claims.json`` if the study tests claims.

@@ -16,7 +16,7 @@ from kagscope.figures.labels import outcome_label
 from kagscope.figures.study import net_means
 from kagscope.report.numbers import number, number_cell, text_cell
 from kagscope.studies.collect import Outcome, StudyResults, StudyTables, with_labels
-from kagscope.studies.execute.base import Report
+from kagscope.studies.execute.base import OnEvent
 from kagscope.studies.execute.second_process import SecondProcess, SharedTask
 from kagscope.studies.nets import outcome_columns
 from kagscope.studies.page_data import page_data, settings_of_runs
@@ -60,7 +60,7 @@ def present(
     collected: StudyResults,
     pictured: StudyPictures,
     second: SecondProcess,
-    on_event: Report = lambda event: None,
+    on_event: OnEvent = lambda event: None,
     follow: int | None = None,
 ) -> Outcome:
     """Write ``figures/`` and ``report.html``.

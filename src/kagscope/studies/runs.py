@@ -25,7 +25,7 @@ from kagscope.data.variants import degrade
 from kagscope.loading.weights import save_weights
 from kagscope.minors.threads import limit_threads
 from kagscope.studies.config import RunConfig
-from kagscope.studies.execute.base import DEVICE, Report
+from kagscope.studies.execute.base import DEVICE, OnEvent
 from kagscope.studies.measure import MAIN, Job
 from kagscope.studies.networks import Measuring, read_checkpoints, robustness
 from kagscope.studies.record import CONFIG, WEIGHTS, curves_file, robustness_file, table_file
@@ -95,7 +95,7 @@ def _data(source: str) -> Dataset:
     return load(source, progress=False)
 
 
-def run_task(task: Task, report: Report) -> None:
+def run_task(task: Task, report: OnEvent) -> None:
     """Train, measure and store the runs of ``task``, reporting progress.
 
     Events: ``{"kind": "train", "run", "seeds", "done", "total"}`` (the first of ``seeds`` runs trained together),
@@ -127,7 +127,7 @@ class _Worker:
     store: RunStore
     dataset: Dataset
     measuring: Measuring
-    report: Report
+    report: OnEvent
 
     def compute(self, group: list[Job]) -> None:
         """Train the seeds of one setting together, measure and store each; stored networks are not trained again."""

@@ -16,7 +16,7 @@ from kagscope.base.provenance import digest
 from kagscope.data import Dataset, load
 from kagscope.studies.claims.parts import too_few
 from kagscope.studies.collect import Outcome, analyse, gather_tables
-from kagscope.studies.execute.base import Event, Executor, Failure, Report
+from kagscope.studies.execute.base import Event, Executor, Failure, OnEvent
 from kagscope.studies.execute.kernels import compile_kernels
 from kagscope.studies.execute.local import LocalExecutor
 from kagscope.studies.execute.second_process import second_process
@@ -119,7 +119,7 @@ def run_study(
     *,
     command: str = "",
     executor: Executor | None = None,
-    on_event: Report = lambda event: None,
+    on_event: OnEvent = lambda event: None,
     retry_failed: bool = True,
     pictures: bool = True,
     progress: bool = False,
@@ -181,7 +181,7 @@ def run_study(
 
 def conclude(
     store: RunStore,
-    on_event: Report = lambda event: None,
+    on_event: OnEvent = lambda event: None,
     *,
     pictures: bool = True,
     follow: int | None = None,
@@ -237,7 +237,7 @@ def _remember(store: RunStore, failure: Failure) -> None:
             store.fail(name, failure.message, failure.traceback)
 
 
-def _limit_workers(executor: LocalExecutor, todo: Sequence[Job], images: dict[str, int], on_event: Report) -> LocalExecutor:
+def _limit_workers(executor: LocalExecutor, todo: Sequence[Job], images: dict[str, int], on_event: OnEvent) -> LocalExecutor:
     """Limit the number of workers by free memory."""
     free = usable_memory()
     if not todo or free is None:
@@ -261,7 +261,7 @@ class Growing:
     for any number of runs. A failed join does not fail the study, which joins once more at its end.
     """
 
-    def __init__(self, store: RunStore, names: Sequence[str], on_event: Report) -> None:
+    def __init__(self, store: RunStore, names: Sequence[str], on_event: OnEvent) -> None:
         self._store, self._names, self._on_event = store, names, on_event
         folders = store.folders() & set(names)
         joined_before = read_joined_runs(store, CURVES) & folders  # in the table that is written last

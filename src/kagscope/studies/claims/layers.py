@@ -52,7 +52,7 @@ def mean_above(
     """Part of a claim that the mean lies above ``low``; None if not in the table."""
     sample = evidence.sample([key], measure, evidence.of_training(training), notes)
     facts = {"k": key.k, "selection": key.selection, "training": training}
-    return compare(evidence, name, key.layer, sample, (low, math.inf), decides=decides, about=facts)
+    return compare(evidence, name, key.layer, sample, (low, math.inf), decides=decides, facts=facts)
 
 
 def concentration(evidence: Evidence) -> Claim:
@@ -143,7 +143,7 @@ def _compare(
     name, facts = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
     name = name if decides else "PR ratio of the wider over the narrower"
     ratios, reference = Sample(both.values[:1], both.seeds), both.values[1]
-    return compare(evidence, name, layer, ratios, ABOVE_ONE, whole=reference, decides=decides, about=facts)
+    return compare(evidence, name, layer, ratios, ABOVE_ONE, whole=reference, decides=decides, facts=facts)
 
 
 def locally_constant_units(evidence: Evidence) -> Claim:
@@ -161,7 +161,7 @@ def locally_constant_units(evidence: Evidence) -> Claim:
         notes.add(f"missing: zero_rows in layer {', '.join(lacking) or '(none)'}")
     removal = _judge_removal(evidence, evidence.of_training(training), notes)
     outcome = _decide_appearance(appear, bool(lacking) or not appear)
-    if removal.status == "fails" or (outcome[0] == "holds" and removal.status == "open" and not removal.about["untestable"]):
+    if removal.status == "fails" or (outcome[0] == "holds" and removal.status == "open" and not removal.facts["untestable"]):
         outcome = removal.status, removal
     parts = [*appear, removal]
     for layer in evidence.layers:
@@ -216,4 +216,4 @@ def _judge_removal(evidence: Evidence, nets: Indices, notes: Notes) -> Part:
     name = "(b) largest relative change of an output on removal, worst net"
     seeds = np.isin(evidence.seeds, evidence.nets.runs["seed"].to_numpy()[nets[known]])
     margins = np.where(seeds, 0.0, nan)[None]
-    return Part(name, "", worst, nan, nan, (-math.inf, SAME_OUTPUT), margins, nan, nan, status, about=facts)
+    return Part(name, "", worst, nan, nan, (-math.inf, SAME_OUTPUT), margins, nan, nan, status, facts=facts)

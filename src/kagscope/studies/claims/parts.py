@@ -37,7 +37,7 @@ class Part:
         p_against: uncorrected p-value of lying outside, the smaller of the sides.
         decides: whether the claim's verdict depends on it.
         status: "holds", "fails", "open".
-        about: further columns of its row.
+        facts: further columns of its row.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Part:
     p_against: float
     status: Status
     decides: bool = True
-    about: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
@@ -64,7 +64,7 @@ class Part:
         ends = f"> {low:g}" if math.isinf(high) else f"<= {high:g}" if math.isinf(low) else f"{low:g} to {high:g}"
         return (
             {"part": self.name, "layer": self.layer, "k": 2, "selection": "all"}
-            | self.about
+            | self.facts
             | {"effect": self.effect, "ci_low": self.ci_low, "ci_high": self.ci_high}
             | {"p_value": self.p_value, "p_against": self.p_against, "n": self.n, "held_against": ends}
             | {"verdict": VERDICT_OF[self.status], "decides": self.decides}
@@ -105,7 +105,7 @@ def compare(
     whole: Array | None = None,
     least: float = 0.0,
     decides: bool = True,
-    about: dict[str, Any] | None = None,
+    facts: dict[str, Any] | None = None,
 ) -> Part | None:
     """Part of a claim that a quantity, or its share of a whole, lies within a band; None if no seed has a value.
 
@@ -117,9 +117,9 @@ def compare(
         whole: (seeds, points) of which the quantity is a share; the mean share is the ratio of the means.
         least: mean of the whole at or below which the share is undefined.
         decides: whether the part enters the verdict.
-        about: further columns of its row.
+        facts: further columns of its row.
     """
-    quantity, about = sample.values[0], dict(about or {})
+    quantity, facts = sample.values[0], dict(facts or {})
     if not quantity.size:
         return None
     both = np.stack([quantity, np.ones_like(quantity) if whole is None else whole])
@@ -135,11 +135,11 @@ def compare(
             boot = hierarchical_bootstrap(both, _share, resamples=evidence.resamples)
             low, high = (float(end[0]) for end in boot.t_intervals())
     else:
-        about |= {"reason": f"undefined: the whole is {base.mean():.3g}"}
+        facts |= {"reason": f"undefined: the whole is {base.mean():.3g}"}
     p_value, p_against = float(_negate(margins).max()), float(_negate(-margins).min())
     known = not math.isnan(effect)
     status: Status = "holds" if known and p_value < ALPHA else "fails" if known and p_against < ALPHA else "open"
-    return Part(name, layer, effect, low, high, band, margins, p_value, p_against, status, decides, about)
+    return Part(name, layer, effect, low, high, band, margins, p_value, p_against, status, decides, facts)
 
 
 def _share(means: Array) -> Array:
@@ -237,6 +237,6 @@ def too_few(seeds: int) -> str:
 
 
 def _name(part: Part) -> str:
-    selection = part.about.get("selection", "all")
+    selection = part.facts.get("selection", "all")
     location = f"layer {part.layer}" + (f", {selection}" if selection != "all" else "")
     return f"{part.name}, {location}" if part.layer else part.name

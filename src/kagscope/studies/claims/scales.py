@@ -58,8 +58,8 @@ def _layer_parts(evidence: Evidence, layer: str, scales: list[str], nets: Indice
     for scale, values in zip(scales, sample.values, strict=True):
         deviations, level = Sample((values - middle)[None], sample.seeds), Sample(values[None], sample.seeds)
         band = (-MARGIN, MARGIN)
-        parts.append(compare(evidence, DEVIATION, layer, deviations, band, whole=middle, about={"selection": scale}))
-        parts.append(compare(evidence, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), about={"selection": scale}))
+        parts.append(compare(evidence, DEVIATION, layer, deviations, band, whole=middle, facts={"selection": scale}))
+        parts.append(compare(evidence, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), facts={"selection": scale}))
     return [part for part in parts if part is not None]
 
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from kagscope.base.errors import KagscopeError, OutputError
 
 Event = dict[str, Any]
-Report = Callable[[Event], None]
-Work = Callable[[Any, Report], None]
+OnEvent = Callable[[Event], None]
+Work = Callable[[Any, OnEvent], None]
 
 DEVICE = "KAGSCOPE_DEVICE"  # environment variable of workers with a GPU
 POLL = 0.2  # seconds between checks for events
@@ -45,12 +45,12 @@ class Executor(Protocol):
         """Number of concurrent tasks."""
         ...
 
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+    def run(self, tasks: Sequence[Any], work: Work, on_event: OnEvent) -> list[Failure]:
         """Run all tasks, pass on their events in the calling thread, and return failures. Ctrl-C stops all workers."""
         ...
 
 
-def attempt(task: Any, work: Work, report: Report) -> Failure | None:
+def attempt(task: Any, work: Work, report: OnEvent) -> Failure | None:
     """Run one task; turn its exception into a :class:`Failure`."""
     try:
         work(task, report)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kagscope.base.errors import KagscopeError
-from kagscope.studies.execute.base import POLL, SINGLE_THREAD, Failure, Report, Work, attempt
+from kagscope.studies.execute.base import POLL, SINGLE_THREAD, Failure, OnEvent, Work, attempt
 
 
 class WorkersDie(KagscopeError):
@@ -37,7 +37,7 @@ class LocalExecutor:
     workers: int
     by_default: bool = False
 
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+    def run(self, tasks: Sequence[Any], work: Work, on_event: OnEvent) -> list[Failure]:
         """See :class:`Executor`. When a worker dies, the tasks in flight are run again at the end, one at a time.
 
         A task alone has all the memory, and one that kills its worker is identified.
@@ -74,7 +74,7 @@ class _Pool:
 
     workers: int
     work: Work
-    on_event: Report
+    on_event: OnEvent
     failures: list[Failure] = field(default_factory=list)
     finished: int = 0
 

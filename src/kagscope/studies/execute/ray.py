@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kagscope.base.errors import InputError
-from kagscope.studies.execute.base import DEVICE, POLL, SINGLE_THREAD, Event, Failure, Report, Work, attempt
+from kagscope.studies.execute.base import DEVICE, POLL, SINGLE_THREAD, Event, Failure, OnEvent, Work, attempt
 from kagscope.studies.resources import usable_cores
 
 RETRIES = 3  # of a task whose worker or node died; a task that raises is not retried
@@ -55,12 +55,12 @@ class RayExecutor:
         with self._connection():
             return self._room()
 
-    def run(self, tasks: Sequence[Any], work: Work, on_event: Report) -> list[Failure]:
+    def run(self, tasks: Sequence[Any], work: Work, on_event: OnEvent) -> list[Failure]:
         """See :class:`~kagscope.studies.execute.base.Executor`."""
         with self._connection():
             return self._run(deque(tasks), work, on_event)
 
-    def _run(self, coming: deque[Any], work: Work, on_event: Report) -> list[Failure]:
+    def _run(self, coming: deque[Any], work: Work, on_event: OnEvent) -> list[Failure]:
         import ray
 
         self._check_room()
