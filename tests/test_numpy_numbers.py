@@ -12,8 +12,10 @@ import torch
 import kagscope as kag
 import layer_models as zoo
 from kagscope.base.errors import InputError
+from kagscope.data import load
 from kagscope.tracking.overhead import check_max_overhead
 from kagscope.tracking.schedule import parse_schedule
+from kagscope.training import TrainingSettings, train
 
 BOTH: dict[str, tuple[Any, Any]] = {
     "k": (np.int64(2), 2),
@@ -34,7 +36,7 @@ def test_fields_of_a_spec(name: str) -> None:
     one, other = (kag.MeasureSpec(**{name: value}) for value in BOTH[name])
     assert one == other
     assert one.id == other.id
-    assert kag.MeasureSpec(k=np.array([2, 1])).k == (1, 2)
+    assert kag.MeasureSpec(k=np.array([2, 1])).k == kag.MeasureSpec(k=[np.int64(2), np.int64(1)]).k == (1, 2)
 
 
 def test_a_number_of_tokens_and_of_networks() -> None:
@@ -53,6 +55,15 @@ def test_steps_schedules_and_shares() -> None:
     for one, other in (("epochs", np.float32(0.5)), ("epochs", 0.5)), (np.int64(10), 10):
         assert parse_schedule(one) == parse_schedule(other)
     assert check_max_overhead(np.float32(0.5)) == 0.5  # type: ignore[arg-type]
+
+
+def test_settings_and_seeds_of_training() -> None:
+    given: dict[str, Any] = {"hidden": [np.int64(4)], "epochs": np.int64(1), "weight_decay": np.float32(0)}
+    settings = TrainingSettings(**given)
+    assert settings.hidden == (4,)
+    seeds: list[Any] = [np.int64(3), 3]
+    one, other = (train(load("digits"), settings, [seed])[0] for seed in seeds)
+    assert (one.seed, one.accuracy) == (3, other.accuracy)
 
 
 @pytest.mark.parametrize("epoch", ["1", -1, float("inf"), True])

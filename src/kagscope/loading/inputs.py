@@ -14,6 +14,7 @@ from torch import Tensor
 from kagscope import data
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
+from kagscope.base.numbers import is_whole
 from kagscope.data.arrays import read_npy, read_npz
 from kagscope.loading.weights import load_tensors
 
@@ -85,7 +86,7 @@ def load_inputs(
 
 def reshape(inputs: Tensor, shape: tuple[int, ...], name: str) -> Tensor:
     """Reshape ``inputs`` (N, …) to (N, *shape). Raises :class:`InputError` if the sizes do not fit."""
-    if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
+    if not shape or not all(is_whole(side, 1) for side in shape):
         raise InputError(f"input shape {shape} must be whole numbers from 1, such as 1,28,28")
     if inputs[0].numel() != int(np.prod(shape)):
         raise InputError(

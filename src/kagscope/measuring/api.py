@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
+from kagscope.base.numbers import is_whole
 from kagscope.base.progress import Say, Tell, partial_progress, report_progress
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import own_state, unwrap
@@ -237,7 +237,7 @@ def describe_baseline(baseline: Any, count: int) -> str:
 def _entries(checkpoints: Any) -> list[tuple[int, str, Weights]]:
     """Step, name and weights of each checkpoint, by step."""
     if isinstance(checkpoints, Mapping):
-        if not checkpoints or not all(isinstance(step, int | np.integer) and not isinstance(step, bool) for step in checkpoints):
+        if not checkpoints or not all(map(is_whole, checkpoints)):
             raise InputError(f"checkpoints by step have the steps {list(checkpoints)[:5]!r}; expected at least one whole number")
         return [
             (int(step), str(given) if isinstance(given, str | os.PathLike) else f"step {step}", given)

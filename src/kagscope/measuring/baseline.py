@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
+from kagscope.base.numbers import is_whole
 from kagscope.jacobians.forward import plain_name, unwrap
 from kagscope.jacobians.model_checks import short
 from kagscope.jacobians.surroundings import gpus, preserve_global_state, seed_generators
@@ -89,12 +90,12 @@ def with_weights(model: nn.Module, weights: Mapping[str, Any]) -> Source:
 
 def _seeds(given: int | Sequence[int]) -> list[int]:
     several = list(given) if isinstance(given, list | tuple | range | np.ndarray) else None
-    if several is None and (isinstance(given, bool) or not isinstance(given, int | np.integer) or given < 1):
+    if several is None and not is_whole(given, 1):
         raise InputError(
             f"baseline_seeds is {given!r}; expected how many networks to initialise (at least 1), or a list of seeds"
         )
     seeds = several if several is not None else list(range(int(given)))  # type: ignore[arg-type]
-    if not seeds or any(isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0 for seed in seeds):
+    if not seeds or not all(is_whole(seed, 0) for seed in seeds):
         raise InputError(f"baseline_seeds is {given!r}; expected whole numbers of at least 0, such as [0, 1, 2]")
     return [int(seed) for seed in seeds]
 

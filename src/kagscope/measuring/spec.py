@@ -17,6 +17,7 @@ import kagscope.scores  # noqa: F401  registers every score
 from kagscope import registry
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
+from kagscope.base.numbers import is_whole
 from kagscope.base.provenance import ENGINE, digest
 from kagscope.base.validation import first_error
 from kagscope.columns.scales import scales
@@ -171,9 +172,9 @@ class MeasureSpec(_Strict):
     @classmethod
     def _check_orders(cls, k: Any) -> Any:
         orders = tuple(k) if isinstance(k, list | tuple | range) else (k,)
-        if not orders or any(isinstance(i, bool) or not isinstance(i, int) or not 1 <= i <= MAX_K for i in orders):
+        if not orders or not all(is_whole(i, 1, MAX_K) for i in orders):
             raise ValueError(f"k is {k!r}; expected whole numbers from 1 to {MAX_K}, such as (1, 2)")
-        return tuple(sorted(set(orders)))
+        return tuple(sorted({int(i) for i in orders}))
 
     @field_validator("selections", mode="before")
     @classmethod
@@ -186,9 +187,7 @@ class MeasureSpec(_Strict):
         if given is None:
             return None
         sides = tuple(given) if isinstance(given, list | tuple | torch.Size) else ()
-        if len(sides) not in (2, 3) or any(
-            isinstance(side, bool) or not isinstance(side, int | np.integer) or side < 1 for side in sides
-        ):
+        if len(sides) not in (2, 3) or not all(is_whole(side, 1) for side in sides):
             raise ValueError(f"image_shape is {given!r}; expected (height, width) or (channels, height, width), such as (28, 28)")
         return tuple(int(side) for side in sides)
 
@@ -229,7 +228,7 @@ class MeasureSpec(_Strict):
     @classmethod
     def _check_tokens(cls, tokens: Any) -> Any:
         several = isinstance(tokens, list | tuple | range | np.ndarray)
-        whole = all(isinstance(t, int | np.integer) and not isinstance(t, bool) for t in (tokens if several else [tokens]))
+        whole = all(is_whole(t) for t in (tokens if several else [tokens]))
         if not (tokens is None or whole or (isinstance(tokens, str) and tokens == FLAT)):
             raise ValueError(f"tokens is {tokens!r}; expected None, a number, a list of indices, or 'flat'")
         if len(tokens) < 1 if several else isinstance(tokens, int | np.integer) and tokens < 1:
@@ -248,7 +247,7 @@ class MeasureSpec(_Strict):
     @field_validator("points", mode="before")
     @classmethod
     def _check_points(cls, points: Any) -> Any:
-        if points is not None and (isinstance(points, bool) or not isinstance(points, int | np.integer) or points < 1):
+        if points is not None and not is_whole(points, 1):
             raise ValueError(f"points is {points!r}; expected a positive number of points, or None for all")
         return points if points is None else int(points)
 

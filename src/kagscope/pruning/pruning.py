@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
+from kagscope.base.numbers import is_real
 from kagscope.pruning.constant import Observation, Verdict, judge, row_ratios, spread_ratios
 from kagscope.pruning.effect import check_labels, count, flops_of, latencies, measure_effect
 from kagscope.pruning.surgery import Cut, remove_cuts, select_workable
@@ -151,7 +152,7 @@ class Pruning:
 
 def check_tolerance(tolerance: float) -> float:
     """Return ``tolerance``. Raises :class:`InputError` unless it is a finite number of at least 0."""
-    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float, np.number)) or not 0 <= tolerance < np.inf:
+    if not is_real(tolerance, 0):
         raise InputError(f"tolerance is {tolerance!r}; expected a finite number from 0, such as 0.01")
     return float(tolerance)
 

@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
+from kagscope.base.numbers import is_real, is_whole
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians import structure
 from kagscope.jacobians.compute import LayerJacobians
@@ -114,15 +114,15 @@ class GeometryPenalty:
         if score not in SCORES:
             raise InputError(f"there is no differentiable score {score!r}{close_names(str(score), SCORES)}; expected one of "
                              f"{', '.join(SCORES)}")  # fmt: skip
-        if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or not math.isfinite(weight):
+        if not is_real(weight):
             raise InputError(f"weight is {weight!r}; expected a finite number, negative towards geometry")
         counts = {"points": (points, 1), "rows": (1 if rows is None else rows, 1), "every": (every, 1), "seed": (seed, 0)}
         for name, (value, least) in counts.items():
-            if isinstance(value, bool) or not isinstance(value, int | np.integer) or not least <= value < 2**63:
+            if not is_whole(value, least, 2**63 - 1):
                 raise InputError(f"{name} is {value!r}; expected a whole number of at least {least}")
         if layer_map not in MAPS:
             raise InputError(f"layer_map is {layer_map!r}; expected {' or '.join(map(repr, MAPS))}")
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k not in torch_sums.ORDERS:
+        if not is_whole(k) or k not in torch_sums.ORDERS:
             raise InputError(f"k is {k!r}; expected 1 or 2, the orders whose derivatives are known")
         selections = as_selections(All() if selection is None else selection)[0]
         if len(selections) > 1:

@@ -6,9 +6,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from kagscope.base.errors import InputError
+from kagscope.base.numbers import is_real
 
 Clock = Callable[[], float]
 MAX_OVERHEAD = 0.1  # default share of the training time
@@ -66,7 +65,7 @@ def check_max_overhead(limit: float | None) -> float | None:
     """Return ``limit`` as a float. Raises :class:`InputError` unless it is None or in (0, 1]."""
     if limit is None:
         return None
-    if isinstance(limit, bool) or not isinstance(limit, (int, float, np.number)) or not 0 < limit <= 1:
+    if not is_real(limit, 0, 1) or not limit:
         raise InputError(
             f"max_overhead={limit!r}, expected a share of the training time in (0, 1], such as 0.05, or None for no limit"
         )

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from kagscope.base.errors import InputError
+from kagscope.base.numbers import is_real, is_whole
 
 FORMS = 'every=100 (steps), "geometric" (steps 1, 2, 4, 8, …), ("geometric", 1.5), ("epochs", 1) or a list of steps, [0, 10, 500]'
 _ROUNDING = 1e-9  # an epoch summed from fractions may fall short of an integer by rounding
@@ -98,7 +99,7 @@ def parse_schedule(every: Any) -> Schedule:
     """
     if isinstance(every, (EverySteps, Geometric, EveryEpochs, AtSteps)):
         return every
-    if _is_int(every):
+    if is_whole(every):
         if every < 1:
             raise InputError(f"every={every!r}, expected at least 1 step; {FORMS}")
         return EverySteps(int(every))
@@ -134,17 +135,13 @@ def check_epoch(epoch: Any) -> float:
 
 
 def _at_steps(every: Any) -> AtSteps:
-    if len(every) == 0 or not all(_is_int(step) and step >= 0 for step in every):
+    if len(every) == 0 or not all(is_whole(step, 0) for step in every):
         raise InputError(f"every={every!r}, expected at least one step, each an integer of at least 0; {FORMS}")
     return AtSteps(tuple(sorted({int(step) for step in every})))
 
 
 def _number(every: Any, more_than: float) -> float:
     number = every[1]
-    if isinstance(number, bool) or not isinstance(number, (int, float, np.number)) or not more_than < number < math.inf:
+    if not is_real(number, more_than) or number == more_than:
         raise InputError(f"every={every!r}, expected a finite number of more than {more_than:g} after {every[0]!r}; {FORMS}")
     return float(number)
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

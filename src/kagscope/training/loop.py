@@ -104,8 +104,9 @@ def train(
         raise InputError(f"{dataset.name} is a regression on points in space, not on images; only standard training fits it")
     if not 1 <= len(seeds) <= MAX_SEEDS:
         raise InputError(f"{len(seeds)} seeds were given; expected 1 to {MAX_SEEDS} of them")
-    if len({check_seed(seed) for seed in seeds}) < len(seeds):
-        raise InputError(f"seeds are {list(seeds)!r}; expected each once")
+    seeds = [check_seed(seed) for seed in seeds]
+    if len(set(seeds)) < len(seeds):
+        raise InputError(f"seeds are {seeds!r}; expected each once")
     report = on_progress or (lambda done, total, info: None)
     with one_thread(), torch.no_grad():
         trained = _train_donors(dataset if donors is None else donors, settings, seeds, device)

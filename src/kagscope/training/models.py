@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
+from kagscope.base.numbers import is_whole
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 """Activation functions by name; GELU is the exact one, z Phi(z)."""
@@ -117,9 +118,9 @@ def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[in
     if isinstance(hidden, (int, str)) or len(hidden) == 0:
         raise InputError(f"hidden widths are {hidden!r}; expected a list of at least one positive integer, such as [64, 64]")
     for name, width in (("n_inputs", n_inputs), *(("hidden width", width) for width in hidden), ("n_classes", n_classes)):
-        if isinstance(width, bool) or not isinstance(width, int) or not 1 <= width <= MAX_WIDTH:
+        if not is_whole(width, 1, MAX_WIDTH):
             raise InputError(f"{name} is {width!r}; expected an integer from 1 to {MAX_WIDTH}")
-    return [n_inputs, *hidden, n_classes]
+    return [int(width) for width in (n_inputs, *hidden, n_classes)]
 
 
 def check_activation(name: str) -> None:
@@ -131,9 +132,9 @@ def check_activation(name: str) -> None:
 
 def check_seed(seed: int) -> int:
     """Return ``seed``. Raises :class:`InputError` unless it is an integer from 0 to 2**31 - 1."""
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+    if not is_whole(seed, 0, MAX_SEED):
         raise InputError(f"seed is {seed!r}; expected an integer from 0 to {MAX_SEED}")
-    return seed
+    return int(seed)
 
 
 def layer_names(depth: int) -> list[str]:

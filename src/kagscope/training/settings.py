@@ -11,6 +11,7 @@ from torch import nn
 
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
+from kagscope.base.numbers import is_real, is_whole
 from kagscope.steering.gradients import NORMS
 from kagscope.steering.penalty import SCORES
 from kagscope.training.first_layer import check_first_layer
@@ -125,14 +126,13 @@ class TrainingSettings:
     architecture: str = "mlp"
 
     def __post_init__(self) -> None:
-        layer_sizes(1, self.hidden, 1)
+        object.__setattr__(self, "hidden", tuple(layer_sizes(1, self.hidden, 1)[1:-1]))
         if self.architecture not in ARCHITECTURES:
             raise InputError(f"architecture is {self.architecture!r}; expected one of {', '.join(ARCHITECTURES)}")
         if self.architecture == "vit":
             check_vit(self.hidden)
             if self.penalty is not None:
                 raise InputError("a penalty steers a layer's Jacobians of the image, which a vit has none of; leave it out")
-        object.__setattr__(self, "hidden", tuple(self.hidden))
         check_activation(self.activation)
         _check_integer("epochs", self.epochs, 0, MAX_EPOCHS)
         _check_integer("batch_size", self.batch_size, 1, 2**20)
@@ -209,10 +209,10 @@ def linear_steps(last: int, count: int) -> list[int]:
 
 
 def _check_integer(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+    if not is_whole(value, low, high):
         raise InputError(f"{name} is {value!r}; expected an integer from {low} to {high}")
 
 
 def _check_real(name: str, value: float, low: float, high: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:
+    if not is_real(value, low, high):
         raise InputError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
