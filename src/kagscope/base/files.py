@@ -13,6 +13,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from kagscope.base.errors import DataError, InputError, OutputError
+from kagscope.base.messages import reason_of
 
 UNFINISHED = 600.0  # seconds
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?")
@@ -32,7 +33,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
         os.close(handle)
     except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}; choose a folder that can be written") from error
+        raise OutputError(f"cannot write {target}: {reason_of(error)}; choose a folder that can be written") from error
     temporary = Path(name)
     try:
         yield temporary
@@ -41,9 +42,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(target)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {target}: {error.strerror or error}; free some space or choose another folder"
-        ) from error
+        raise OutputError(f"cannot write {target}: {reason_of(error)}; free some space or choose another folder") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,7 +63,7 @@ def check_replaceable(target: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):  # left to the code that uses the folder
         return
     except (OSError, ValueError) as error:  # ValueError: a NUL, or bytes that are no text
-        raise OutputError(f"cannot write {target}: {getattr(error, 'strerror', None) or error}; choose another name") from error
+        raise OutputError(f"cannot write {target}: {reason_of(error)}; choose another name") from error
     if not stat.S_ISREG(mode):
         raise OutputError(f"cannot write {target}: it is {_kind(mode)}; give a plain file, or a new one")
 
@@ -98,7 +97,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the name") from error
     except (OSError, ValueError) as error:
-        kind = "a folder" if path.is_dir() else getattr(error, "strerror", None) or str(error)
+        kind = "a folder" if path.is_dir() else reason_of(error)
         raise DataError(f"{path}: cannot be opened ({kind}); expected a file that can be read") from error
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
@@ -117,7 +116,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make the folder {path}: {error.strerror or error}; choose one that can be written") from error
+        raise OutputError(f"cannot make the folder {path}: {reason_of(error)}; choose one that can be written") from error
     return path
 
 
@@ -145,7 +144,7 @@ def holds_mark(folder: str | os.PathLike[str], mark: str, *, otherwise: str, ins
             raise OutputError(f"{path} is a file, but the output must be a folder; {instead}")
         names = {entry.name for entry in path.iterdir()} if path.exists() else set()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or bytes that are no text
-        raise OutputError(f"cannot read {path}: {getattr(error, 'strerror', error)}; {instead}") from error
+        raise OutputError(f"cannot read {path}: {reason_of(error)}; {instead}") from error
     foreign = sorted(name for name in names if not name.startswith(f".{mark}."))
     if foreign and mark not in names:
         raise OutputError(f"{path} is not empty and {otherwise} (found {', '.join(foreign[:3])}); {instead}")

@@ -114,6 +114,16 @@ def _short_json(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
+def one_line(error: BaseException, at_most: int | None = None) -> str:
+    """An error's message in one line, cut after ``at_most`` letters; its type if it has none."""
+    return " ".join(str(error).split())[:at_most] or type(error).__name__
+
+
+def reason_of(error: BaseException) -> str:
+    """What the system says of an error, or else what the error says."""
+    return (error.strerror if isinstance(error, OSError) else None) or one_line(error)
+
+
 @contextmanager
 def only_errors(logger: logging.Logger) -> Iterator[None]:
     """Let a library log nothing below errors; the exception that follows says the rest in one line."""

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from kagscope.base.errors import InputError
-from kagscope.base.messages import close_names, listing
+from kagscope.base.messages import close_names, listing, reason_of
 
 _FORMS = "expected package.module:factory or path/to/file.py:factory"
 
@@ -83,7 +83,7 @@ def _find_file(source: str) -> Path:
         exists, folder = file.is_file(), file.is_dir()
         beside = [] if exists else [str(entry) for entry in file.parent.glob("*.py")]
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a NUL in it, no home
-        raise InputError(f"{source!r} cannot be a file ({getattr(error, 'strerror', None) or error}); {_FORMS}") from None
+        raise InputError(f"{source!r} cannot be a file ({reason_of(error)}); {_FORMS}") from None
     if folder:
         raise InputError(f"{source} is a folder; {_FORMS}")
     if not exists:

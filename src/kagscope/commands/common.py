@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kagscope.base.errors import InputError, KagscopeError
+from kagscope.base.messages import one_line
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the path of the report (and errors).")]
 QuietFiles = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the paths of written files (and errors).")]
@@ -66,12 +67,12 @@ def run_command(job: Callable[[], None], debug: bool, interrupted: str = GOES_ON
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, KagscopeError):
-        return " ".join(str(error).split())
+        return one_line(error)
     if isinstance(error, MemoryError):
         return "out of memory; use fewer --points or --workers, or smaller networks"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"{type(error).__name__}: {' '.join(str(error).split())} (this is a bug in kagscope; --debug shows where)"
+    return f"{type(error).__name__}: {one_line(error)} (this is a bug in kagscope; --debug shows where)"
 
 
 def print_json(content: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from kagscope.base.errors import InputError, OutputError
 from kagscope.base.files import check_replaceable, holds_mark
+from kagscope.base.messages import reason_of
 from kagscope.measuring.report_files import MARK
 
 
@@ -51,7 +52,7 @@ def _check_folder(folder: Path, name: str) -> None:
         usable = folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
         exists = folder.exists()
     except (OSError, ValueError) as error:
-        raise OutputError(f"{name}: {getattr(error, 'strerror', None) or error}; choose another name") from error
+        raise OutputError(f"{name}: {reason_of(error)}; choose another name") from error
     if not usable:
         reason = "cannot be written to" if exists else "does not exist"
         raise OutputError(f"{name}: the folder {folder} {reason}; choose another")

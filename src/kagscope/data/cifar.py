@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
+from kagscope.base.messages import reason_of
 from kagscope.data.dataset import Dataset, images_from, labels_from
-from kagscope.data.idx import MAX_BYTES, reason
+from kagscope.data.idx import MAX_BYTES
 
 ARCHIVE = "cifar-10-binary.tar.gz"
 INSIDE = "cifar-10-batches-bin"  # folder in the archive
@@ -97,7 +98,7 @@ def _unpack(archive: Path) -> dict[str, npt.NDArray[np.uint8]]:
         except DataError:
             raise
         except Exception as error:  # tarfile raises many kinds, also for extended headers
-            raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
+            raise DataError(f"{archive}: damaged archive ({reason_of(error)}); copy or download it again") from error
     if missing := [name for name, file in files.items() if file not in records]:
         raise DataError(f"{archive}: lacks {', '.join(missing)}; expected the binary version of CIFAR-10: download it again")
     return records

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kagscope.base.errors import DataError, OutputError
-from kagscope.base.messages import only_errors
+from kagscope.base.messages import only_errors, reason_of
 from kagscope.data.dataset import Dataset
 from kagscope.data.folder import load_folder
 
@@ -81,7 +81,7 @@ def _fetch(name: str, file: str, md5: str, mirrors: tuple[str, ...], folder: Pat
             failures.append(f"{mirror} (wrong checksum)")
         except OSError as error:
             raise OutputError(
-                f"cannot write the data cache {folder}: {error.strerror or error}; free or choose another folder"
+                f"cannot write the data cache {folder}: {reason_of(error)}; free or choose another folder"
             ) from error
         else:
             return

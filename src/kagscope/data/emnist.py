@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
+from kagscope.base.messages import reason_of
 from kagscope.data.dataset import Dataset, images_from, labels_from
-from kagscope.data.idx import parse_idx, reason
+from kagscope.data.idx import parse_idx
 
 ARCHIVE = "gzip.zip"
 SPLITS = ("balanced", "byclass", "bymerge", "digits", "letters", "mnist")
@@ -41,7 +42,7 @@ def load_split(folder: Path, name: str) -> Dataset:
         except DataError:
             raise
         except Exception as error:  # zipfile raises many kinds, also for undecodable names and unknown compression
-            raise DataError(f"{archive}: damaged archive ({reason(error)}); copy or download it again") from error
+            raise DataError(f"{archive}: damaged archive ({reason_of(error)}); copy or download it again") from error
     return Dataset(name, *train, *test)
 
 

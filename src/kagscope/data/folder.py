@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kagscope.base.errors import DataError
+from kagscope.base.messages import reason_of
 from kagscope.data import cifar
 from kagscope.data.arrays import load_arrays
 from kagscope.data.dataset import Dataset, images_from, labels_from
@@ -58,7 +59,7 @@ def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed ({error.strerror}); give a folder that can be read") from error
+        raise DataError(f"{folder}: cannot be listed ({reason_of(error)}); give a folder that can be read") from error
 
 
 def _is_idx(path: Path) -> bool:

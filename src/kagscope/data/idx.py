@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
+from kagscope.base.messages import reason_of
 
 MAX_BYTES = 2**30
 """Maximum pixels in a file; four times as many bytes in float32."""
@@ -58,7 +59,9 @@ def parse_idx(raw: BufferedReader, path: object, dimensions: int, size: int) -> 
             return _parse(stream, path, dimensions, size * _DEFLATE_LIMIT)
     except (OSError, EOFError, zlib.error) as error:
         kind = "gzip file" if compressed else "file"
-        raise DataError(f"{path}: damaged {kind} ({reason(error)}); expected an IDX file: copy or download it again") from error
+        raise DataError(
+            f"{path}: damaged {kind} ({reason_of(error)}); expected an IDX file: copy or download it again"
+        ) from error
 
 
 def _parse(stream: _Stream, path: object, dimensions: int, most_bytes: int) -> npt.NDArray[np.uint8]:
@@ -110,8 +113,3 @@ def _read_at_most(stream: _Stream, limit: int) -> bytes:
         pieces.append(piece)
         remaining -= len(piece)
     return b"".join(pieces)
-
-
-def reason(error: Exception) -> str:
-    """Error message of the system or a library."""
-    return (error.strerror if isinstance(error, OSError) and error.strerror else str(error)) or type(error).__name__

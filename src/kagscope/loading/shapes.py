@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
+from kagscope.base.messages import one_line
 from kagscope.jacobians.untouched import untouched
 
 
@@ -38,7 +39,7 @@ def fit_inputs(model: nn.Module, inputs: Tensor, *, keep_shape: bool = False) ->
             with untouched(model), torch.no_grad():
                 output = model(trial)
         except Exception as error:  # a forward pass can raise anything
-            tried.append(f"{(len(inputs), *shape)}: {' '.join(str(error).split())[:140] or type(error).__name__}")
+            tried.append(f"{(len(inputs), *shape)}: {one_line(error, 140)}")
             continue
         if isinstance(output, Tensor) and (output.ndim == 0 or len(output) != len(trial)):
             tried.append(f"{(len(inputs), *shape)}: {len(trial)} inputs gave an output of shape {tuple(output.shape)}")

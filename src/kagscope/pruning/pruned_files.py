@@ -13,6 +13,7 @@ from torch import nn
 
 from kagscope.base.errors import OutputError
 from kagscope.base.files import atomic_path, atomic_write, make_folder
+from kagscope.base.messages import reason_of
 from kagscope.jacobians.inputs import Inputs
 from kagscope.jacobians.model_checks import short
 from kagscope.loading.weights import save_weights
@@ -102,7 +103,7 @@ def check_new(folder: str | os.PathLike[str]) -> Path:
         if folder.exists() and any(folder.iterdir()):
             raise OutputError(f"{folder}: holds files already; choose a new or an empty folder")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name, or undecodable bytes
-        raise OutputError(f"{folder}: {getattr(error, 'strerror', error)}; choose a new or an empty folder") from error
+        raise OutputError(f"{folder}: {reason_of(error)}; choose a new or an empty folder") from error
     return folder
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from kagscope.base.messages import one_line
 from kagscope.jacobians.inputs import Inputs
 from kagscope.pruning.constant import Observation, layer_input, replace_input
 from kagscope.pruning.recorder import Recording, forward, is_metadata, name_of, outputs
@@ -152,7 +153,7 @@ def agrees(model: nn.Module, source: nn.Module, recording: Recording, cuts: Sequ
         with torch.no_grad():
             outputs_found = outputs(forward(remove_cuts(source, cuts), inputs))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        return f"the forward pass relies on the layer's width ({' '.join(str(error).split())[:100]})"
+        return f"the forward pass relies on the layer's width ({one_line(error, 100)})"
     for before, after in zip(expected, outputs_found, strict=True):
         if before.shape != after.shape:
             return "the forward pass relies on the layer's width (the output changes its shape)"

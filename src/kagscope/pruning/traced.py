@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kagscope.base.errors import InputError
+from kagscope.base.messages import one_line
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.model_checks import check_devices, short
@@ -109,7 +110,7 @@ def _copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in stored if tensor.grad_fn is not None})
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"the model cannot be copied ({' '.join(str(error).split())}); remove what cannot from it") from error
+        raise InputError(f"the model cannot be copied ({one_line(error)}); remove what cannot from it") from error
 
 
 def _convert_inputs(model: nn.Module, inputs: Inputs) -> Inputs:

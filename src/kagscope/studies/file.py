@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.files import open_regular
-from kagscope.base.messages import close_names
+from kagscope.base.messages import close_names, one_line
 from kagscope.base.validation import validate
 from kagscope.data import Dataset
 from kagscope.steering.gradients import NORMS
@@ -133,7 +133,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(content.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as toml: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: cannot be read as toml: {one_line(error)}") from error
 
 
 def ready_study(name: str) -> str:

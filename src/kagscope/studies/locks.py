@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kagscope.base.errors import OutputError
+from kagscope.base.messages import reason_of
 
 RENEW_EVERY = 5.0  # seconds
 DEAD_AFTER = 60.0  # seconds without a change
@@ -85,7 +86,7 @@ class Leases:
             return False
         except OSError as error:
             raise OutputError(
-                f"cannot write in {self.folder}: {error.strerror or error}; free some space or mend its permissions"
+                f"cannot write in {self.folder}: {reason_of(error)}; free some space or mend its permissions"
             ) from error
         self._seen.pop(run_id, None)
         return True

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from kagscope.base.errors import DataError, OutputError
 from kagscope.base.files import atomic_write, clear_unfinished, holds_mark
-from kagscope.base.messages import differences
+from kagscope.base.messages import differences, reason_of
 from kagscope.base.provenance import versions
 from kagscope.studies.locks import Leases, machine, writer, writer_is_dead
 from kagscope.studies.record import CONFIG, MANIFEST, STORE_VERSION, STUDY_FILE, WEIGHTS, read_study
@@ -77,7 +77,7 @@ class RunStore:
                 pass
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             raise OutputError(
-                f"cannot write in {path}: {getattr(error, 'strerror', error)}; give another --out or mend its permissions"
+                f"cannot write in {path}: {reason_of(error)}; give another --out or mend its permissions"
             ) from error
         return cls(path)
 
@@ -173,13 +173,11 @@ class RunStore:
         try:
             temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{writer()}.", dir=self.folder / "runs"))
         except OSError as error:
-            raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
+            raise OutputError(f"cannot write in {self.folder}: {reason_of(error)}") from error
         try:
             yield temporary
         except OSError as error:
-            raise OutputError(
-                f"cannot store run {run_id}: {error.strerror or error}; finished runs are kept, run again"
-            ) from error
+            raise OutputError(f"cannot store run {run_id}: {reason_of(error)}; finished runs are kept, run again") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -202,7 +200,7 @@ class RunStore:
         try:
             (self.folder / "failed").mkdir(exist_ok=True)
         except OSError as error:
-            raise OutputError(f"cannot write in {self.folder}: {error.strerror}") from error
+            raise OutputError(f"cannot write in {self.folder}: {reason_of(error)}") from error
         atomic_write(
             self.folder / "failed" / f"{run_id}.json", json.dumps({"error": message, "traceback": trace}, indent=1) + "\n"
         )

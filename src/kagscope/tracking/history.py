@@ -26,6 +26,7 @@ import torch
 
 from kagscope.base.errors import DataError, InputError, OutputError
 from kagscope.base.files import atomic_path, atomic_write, holds_mark, open_regular
+from kagscope.base.messages import one_line, reason_of
 from kagscope.base.provenance import versions
 from kagscope.tracking.parts import NEEDED, Part
 
@@ -73,9 +74,7 @@ class History:
                 atomic_write(history.folder / SETTINGS_FILE, json.dumps(record, indent=1) + "\n")
             (history.folder / PARTS).mkdir(exist_ok=True)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise OutputError(
-                f"cannot write in {history.folder}: {getattr(error, 'strerror', error)}; give another history folder"
-            ) from error
+            raise OutputError(f"cannot write in {history.folder}: {reason_of(error)}; give another history folder") from error
         return history
 
     @classmethod
@@ -116,7 +115,7 @@ class History:
             try:
                 parts.append(_read_part(file))
             except (OSError, ValueError, KeyError, TypeError, DataError, pa.ArrowException) as error:
-                damaged.append(f"{PARTS}/{file.name} is damaged ({' '.join(str(error).split())[:120]})")
+                damaged.append(f"{PARTS}/{file.name} is damaged ({one_line(error, 120)})")
         return parts, damaged
 
     def save_initial(self, state: Mapping[str, torch.Tensor], step: int) -> None:
