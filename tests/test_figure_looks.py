@@ -302,7 +302,7 @@ def test_places_beside_0_do_not_run_into_each_other() -> None:
 def test_trainings_of_an_overview_are_told_apart_where_lines_cannot() -> None:
     trainings = ("standard", "augmented", "standard, shuffled labels")
     results, _ = make_tables(widths=(4, 8, 16), trainings=trainings, seeds=2, points=2, last_step=4, curves=False, windows=False)
-    figure = kf.figure_scores_overview(results, (8, 8))
+    figure = kf.figure_scores_overview(results)
     dots = {
         (line.get_color(), line.get_markerfacecolor(), line.get_fillstyle())
         for line in figure.axes[0].get_lines()

@@ -110,6 +110,15 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     return stream
 
 
+@contextlib.contextmanager
+def writing_in(folder: Path, advice: str) -> Iterator[None]:
+    """Turn what the system refuses within the block into :class:`OutputError`, with advice on what to do."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise OutputError(f"cannot write in {folder}: {reason_of(error)}; {advice}") from error
+
+
 def make_folder(folder: str | os.PathLike[str]) -> Path:
     """Make a folder unless it exists. Raises :class:`OutputError`."""
     path = Path(folder)

@@ -101,7 +101,7 @@ class Console:
         if self.computed < 3 or self.finished >= self.total:
             return ""
         run_seconds = (time.monotonic() - self.began) / (self.computed - 1)
-        remaining = f"{_clock(run_seconds * (self.total - self.finished))} left"
+        remaining = f"{timedelta(seconds=round(run_seconds * (self.total - self.finished)))} left"
         return remaining if self.live and self.narrow else f"{60 / run_seconds:.3g} runs/min, {remaining}"
 
     def _say(self, text: str) -> None:
@@ -114,11 +114,6 @@ class Console:
             self.last_line = time.monotonic()
             pace = self._pace()
             self._say(text if stage else f"[{self.finished}/{self.total}{', ' if pace else ''}{pace}] {text}")
-
-
-def _clock(seconds: float) -> str:
-    """Format a time as hours, minutes and seconds."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 CONTROL = {"reproduced": "passes", "not reproduced": "fails", "inconclusive": "open"}

@@ -89,7 +89,7 @@ def list_scores(table: pd.DataFrame) -> list[str]:
     return known + sorted(present - set(known))
 
 
-def figure_scores_overview(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
+def figure_scores_overview(results: pd.DataFrame) -> Figure:
     """:func:`plot_scores_overview` for every layer, the same scores in each."""
     means = last_step(study_means(results))
     orders = sorted(int(order) for order in means["k"].unique() if order > 0)

@@ -149,7 +149,7 @@ def figure_by_radius(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Fig
     return study_panels(means, partial(plot_pr_by_radius, means, image_shape=image_shape, legend=False))
 
 
-def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
+def figure_by_distance(results: pd.DataFrame) -> Figure:
     """:func:`plot_pr_by_distance` for every layer, and below it the number of valid pairs if there is room."""
     means = study_means(results)
     layers, settings = layers_with(means), Settings.of(means)
@@ -164,7 +164,7 @@ def figure_by_distance(results: pd.DataFrame, image_shape: tuple[int, ...]) -> F
     return draw_grid([ratios, counts], width, 3.7, sharex="col", sharey="row", heights=(2.1, 1), handles=handles)
 
 
-def figure_k_comparison(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
+def figure_k_comparison(results: pd.DataFrame) -> Figure:
     """:func:`plot_k_comparison` for every layer."""
     means = study_means(results)
     if select(means, score="pr", selection="all")["k"].nunique() < 2:

@@ -97,7 +97,7 @@ def plot_accuracy(results: pd.DataFrame, *, training: str | None = None, ax: Axe
     return plot_score_by_step(results, score="accuracy", measure="value", layer="", training=training, ax=ax, legend=legend)
 
 
-def figure_scores_by_step(results: pd.DataFrame, image_shape: tuple[int, ...]) -> Figure:
+def figure_scores_by_step(results: pd.DataFrame) -> Figure:
     """A row for each score of :data:`SCORES` measured along training and one for accuracy; a column for each layer."""
     means = study_means(results)
     along = select(means, selection="all")

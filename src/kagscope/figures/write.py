@@ -41,13 +41,13 @@ FAMILIES: tuple[Family, ...] = (
         "pr_ratio_by_distance",
         "Above, the same ratio against the least distance between the columns of a minor; "
         "below, how many pairs of columns satisfy it. Bars are 95% intervals over seeds.",
-        lambda means, curves, shape: scales.figure_by_distance(means, shape),
+        lambda means, curves, shape: scales.figure_by_distance(means),
     ),
     Family(
         "scores_by_step",
         "Scores against training step (k = 2, all columns; 0 is the untrained net), and test accuracy. "
         "Bands are 95% intervals over seeds.",
-        lambda means, curves, shape: steps.figure_scores_by_step(means, shape),
+        lambda means, curves, shape: steps.figure_scores_by_step(means),
     ),
     Family(
         "zipf",
@@ -74,12 +74,12 @@ FAMILIES: tuple[Family, ...] = (
         "scores_overview",
         "Every score over its value at initialisation (k = 2, all columns). Bars are 95% intervals over seeds; one that "
         "reaches 0 runs out at the left.",
-        lambda means, curves, shape: overview.figure_scores_overview(means, shape),
+        lambda means, curves, shape: overview.figure_scores_overview(means),
     ),
     Family(
         "k_comparison",
         "Participation ratio over that at initialisation against the order k of the minors. Bars are 95% intervals over seeds.",
-        lambda means, curves, shape: scales.figure_k_comparison(means, shape),
+        lambda means, curves, shape: scales.figure_k_comparison(means),
     ),
 )
 

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kagscope.base.errors import OutputError
-from kagscope.base.messages import reason_of
+from kagscope.base.files import writing_in
 
+MEND = "free some space or mend its permissions"
 RENEW_EVERY = 5.0  # seconds
 DEAD_AFTER = 60.0  # seconds without a change
 
@@ -70,11 +70,14 @@ class Leases:
 
     def _take(self, run_id: str) -> bool:
         file = self._file(run_id)
-        try:
+        with writing_in(self.folder, MEND):
             self.folder.mkdir(exist_ok=True)  # another driver may have removed it at its end
             if file.exists() and self._is_dead(run_id):
                 _remove_dead(file)
-            descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            try:
+                descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            except FileExistsError:
+                return False
             try:
                 os.write(descriptor, writer().encode())
             except OSError:
@@ -82,12 +85,6 @@ class Leases:
                 raise
             finally:
                 os.close(descriptor)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise OutputError(
-                f"cannot write in {self.folder}: {reason_of(error)}; free some space or mend its permissions"
-            ) from error
         self._seen.pop(run_id, None)
         return True
 

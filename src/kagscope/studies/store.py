@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kagscope.base.errors import DataError, OutputError
-from kagscope.base.files import atomic_write, clear_unfinished, holds_mark
+from kagscope.base.files import atomic_write, clear_unfinished, holds_mark, writing_in
 from kagscope.base.messages import differences, reason_of
 from kagscope.base.provenance import versions
-from kagscope.studies.locks import Leases, machine, writer, writer_is_dead
+from kagscope.studies.locks import MEND, Leases, machine, writer, writer_is_dead
 from kagscope.studies.record import CONFIG, MANIFEST, STORE_VERSION, STUDY_FILE, WEIGHTS, read_study
 
 CHUNK = 2**20  # bytes read at a time
@@ -66,7 +66,7 @@ class RunStore:
         known = holds_mark(path, STUDY_FILE, otherwise="holds no kagscope study", instead="give another --out")
         if known:
             _same_study(path, fingerprint, study)
-        try:
+        with writing_in(path, "give another --out or mend its permissions"):
             path.mkdir(parents=True, exist_ok=True)
             record = {"kagscope_store": STORE_VERSION, "kagscope": versions()["kagscope"], "fingerprint": fingerprint, **study}
             if not known or (extend and read_study(path) != record):
@@ -75,10 +75,6 @@ class RunStore:
             (path / "runs").mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=path / "runs"):
                 pass
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise OutputError(
-                f"cannot write in {path}: {reason_of(error)}; give another --out or mend its permissions"
-            ) from error
         return cls(path)
 
     @classmethod
@@ -170,10 +166,8 @@ class RunStore:
     @contextlib.contextmanager
     def _unfinished(self, run_id: str) -> Iterator[Path]:
         """Temporary folder of this writer, removed afterwards; write errors become :class:`OutputError`."""
-        try:
+        with writing_in(self.folder, MEND):
             temporary = Path(tempfile.mkdtemp(prefix=f".{run_id}.{writer()}.", dir=self.folder / "runs"))
-        except OSError as error:
-            raise OutputError(f"cannot write in {self.folder}: {reason_of(error)}") from error
         try:
             yield temporary
         except OSError as error:
@@ -197,13 +191,10 @@ class RunStore:
 
     def fail(self, run_id: str, message: str, trace: str) -> None:
         """Record that a run ended with an error. Raises :class:`OutputError`."""
-        try:
-            (self.folder / "failed").mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write in {self.folder}: {reason_of(error)}") from error
-        atomic_write(
-            self.folder / "failed" / f"{run_id}.json", json.dumps({"error": message, "traceback": trace}, indent=1) + "\n"
-        )
+        folder = self.folder / "failed"
+        with writing_in(self.folder, MEND):
+            folder.mkdir(exist_ok=True)
+        atomic_write(folder / f"{run_id}.json", json.dumps({"error": message, "traceback": trace}, indent=1) + "\n")
 
     def failures(self) -> dict[str, str]:
         """Errors of failed runs by run id."""

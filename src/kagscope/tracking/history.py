@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from kagscope.base.errors import DataError, InputError, OutputError
-from kagscope.base.files import atomic_path, atomic_write, holds_mark, open_regular
-from kagscope.base.messages import one_line, reason_of
+from kagscope.base.errors import DataError, InputError
+from kagscope.base.files import atomic_path, atomic_write, holds_mark, open_regular, writing_in
+from kagscope.base.messages import one_line
 from kagscope.base.provenance import versions
 from kagscope.tracking.parts import NEEDED, Part
 
@@ -66,15 +66,13 @@ class History:
     def open(cls, folder: str | os.PathLike[str], settings: Mapping[str, Any], facts: Mapping[str, Any]) -> History:
         """Open the history in ``folder`` or begin it; ``facts`` are stored for readers. Raises as :meth:`check` does."""
         history = cls.check(folder, settings) or cls(Path(folder))
-        try:
+        with writing_in(history.folder, "give another history folder"):
             history.folder.mkdir(parents=True, exist_ok=True)
             # Written before parts/ is made: a folder with parts/ alone would be refused as not ours.
             if not (history.folder / SETTINGS_FILE).exists():
                 record = {"kagscope_history": HISTORY_VERSION, "settings": settings, **facts, "versions": versions()}
                 atomic_write(history.folder / SETTINGS_FILE, json.dumps(record, indent=1) + "\n")
             (history.folder / PARTS).mkdir(exist_ok=True)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            raise OutputError(f"cannot write in {history.folder}: {reason_of(error)}; give another history folder") from error
         return history
 
     @classmethod

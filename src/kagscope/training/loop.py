@@ -122,14 +122,10 @@ def _train_donors(dataset: Dataset, settings: TrainingSettings, seeds: Sequence[
     if settings.first_layer not in OF_DONORS:
         return [[] for _ in seeds]
     plain = replace(settings, first_layer="drawn", frozen=False, penalty=None, augmentation=None, labels="true")
-    plain = replace(plain, checkpoints=2, schedule="linear")
-    if settings.first_layer == "trained":
-        donors = _Run(
-            dataset, replace(plain, hidden=settings.hidden[:1]), seeds, lambda done, total, info: None, device, []
-        ).run()
-        return [[net.final] for net in donors]
-    others = _Run(dataset, plain, DONORS, lambda done, total, info: None, device, []).run()
-    return [[net.final for net in others]] * len(seeds)
+    own = settings.first_layer == "trained"
+    plain = replace(plain, checkpoints=2, schedule="linear", hidden=settings.hidden[:1] if own else settings.hidden)
+    nets = _Run(dataset, plain, seeds if own else DONORS, lambda done, total, info: None, device, []).run()
+    return [[net.final] for net in nets] if own else [[net.final for net in nets]] * len(seeds)
 
 
 class _Run:
