@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
-from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.dataset import Dataset, Part, part_from
 from kagscope.data.idx import MAX_BYTES
 
 _EXPECTED = (
@@ -34,25 +34,20 @@ def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dat
     """Read the data set in the ``.npz`` ``files`` of ``folder``. Raises :class:`DataError`."""
     by_name = {file.name: file for file in files}
     if {"train.npz", "test.npz"} <= by_name.keys():
-        train, test = (_read(by_name[f"{split}.npz"], {"images", "labels"}) for split in ("train", "test"))
+        train, test = (_archive(by_name[f"{split}.npz"], {"images", "labels"}, _EXPECTED) for split in ("train", "test"))
         parts = (*_part(train, by_name["train.npz"], ""), *_part(test, by_name["test.npz"], ""))
     elif len(files) == 1:
         names = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")}
-        arrays = _read(files[0], names)
+        arrays = _archive(files[0], names, _EXPECTED)
         parts = (*_part(arrays, files[0], "train_"), *_part(arrays, files[0], "test_"))
     else:
         raise DataError(f"{folder}: found {', '.join(sorted(by_name))}; {_EXPECTED}")
     return Dataset(name or folder.resolve().name, *parts)
 
 
-def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    labels_of_arrays = {kind: f"{file}: `{prefix}{kind}`" for kind in ("images", "labels")}
-    images = images_from(arrays[f"{prefix}images"], labels_of_arrays["images"])
-    return images, labels_from(arrays[f"{prefix}labels"], len(images), labels_of_arrays["labels"], f"`{prefix}images`")
-
-
-def _read(file: Path, names: set[str]) -> dict[str, npt.NDArray[Any]]:
-    return _archive(file, names, _EXPECTED)
+def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> Part:
+    images, labels = f"{prefix}images", f"{prefix}labels"
+    return part_from(arrays[images], arrays[labels], f"{file}: `{images}`", f"{file}: `{labels}`", f"`{images}`")
 
 
 def read_npz(file: Path, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:

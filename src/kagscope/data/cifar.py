@@ -19,7 +19,7 @@ import numpy.typing as npt
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
 from kagscope.base.messages import reason_of
-from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.dataset import Dataset, Part, part_from
 from kagscope.data.idx import MAX_BYTES
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -56,9 +56,8 @@ def load_cifar(folder: Path, name: str | None = None) -> Dataset:
     )
 
 
-def _part(records: npt.NDArray[np.uint8], label: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    images = images_from(records[:, 1:].reshape(-1, *SHAPE), label)
-    labels = labels_from(records[:, 0], len(images), label, label)
+def _part(records: npt.NDArray[np.uint8], label: str) -> Part:
+    images, labels = part_from(records[:, 1:].reshape(-1, *SHAPE), records[:, 0], label, label)
     if labels.max() > 9:
         raise DataError(f"{label}: found labels up to {labels.max()}; expected 0 to 9: no binary file of CIFAR-10, or damaged")
     return images, labels

@@ -160,6 +160,22 @@ def labels_from(array: npt.NDArray[Any], n_images: int, label: str, images_label
     return array.astype(np.int64)
 
 
+Part = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+"""Images and labels of the training or the test part."""
+
+
+def part_from(images: npt.NDArray[Any], labels: npt.NDArray[Any], label: str, labels_label: str, images_label: str = "") -> Part:
+    """A part from the content of files, see :func:`images_from` and :func:`labels_from`.
+
+    Args:
+        images, labels: arrays as read.
+        label, labels_label: their names in error messages.
+        images_label: name of the images in messages on labels; default ``label``.
+    """
+    converted = images_from(images, label)
+    return converted, labels_from(labels, len(converted), labels_label, images_label or label)
+
+
 MAX_CLASSES = 10_000
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
 from kagscope.base.messages import reason_of
-from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.dataset import Dataset, Part, part_from
 from kagscope.data.idx import parse_idx
 
 ARCHIVE = "gzip.zip"
@@ -46,14 +46,11 @@ def load_split(folder: Path, name: str) -> Dataset:
     return Dataset(name, *train, *test)
 
 
-def _part(
-    members: zipfile.ZipFile, archive: Path, stem: str, split: str
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _part(members: zipfile.ZipFile, archive: Path, stem: str, split: str) -> Part:
     stored = _member(members, archive, f"{stem}-images-idx3-ubyte.gz", 3)
-    images = images_from(stored.swapaxes(1, 2), f"{archive}: {stem}-images")
-    labels = labels_from(
-        _member(members, archive, f"{stem}-labels-idx1-ubyte.gz", 1), len(images), f"{archive}: {stem}-labels", "it"
-    )
+    numbers = _member(members, archive, f"{stem}-labels-idx1-ubyte.gz", 1)
+    names = f"{archive}: {stem}-images", f"{archive}: {stem}-labels"
+    images, labels = part_from(stored.swapaxes(1, 2), numbers, *names, "it")
     if split != "letters":
         return images, labels
     if labels.min() < 1:

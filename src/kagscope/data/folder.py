@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from kagscope.base.errors import DataError
 from kagscope.base.messages import reason_of
 from kagscope.data import cifar
 from kagscope.data.arrays import load_arrays
-from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.dataset import Dataset, Part, part_from
 from kagscope.data.idx import read_idx
 
 IDX_STEMS = {"train": "train", "test": "t10k"}
@@ -71,10 +68,9 @@ def _spellings(stem: str, kind: str) -> list[str]:
     return [f"{stem}-{kind}{joint}idx{dimensions}-ubyte{suffix}" for suffix in ("", ".gz") for joint in ("-", ".")]
 
 
-def _idx_part(folder: Path, stem: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    images_file, labels_file = (_find(folder, stem, kind) for kind in ("images", "labels"))
-    images = images_from(read_idx(images_file, 3), str(images_file))
-    return images, labels_from(read_idx(labels_file, 1), len(images), str(labels_file), images_file.name)
+def _idx_part(folder: Path, stem: str) -> Part:
+    images, labels = (_find(folder, stem, kind) for kind in ("images", "labels"))
+    return part_from(read_idx(images, 3), read_idx(labels, 1), str(images), str(labels), images.name)
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kagscope.base.errors import DataError
 from kagscope.base.named import call_factory, resolve_name
-from kagscope.data.dataset import Dataset, images_from, labels_from
+from kagscope.data.dataset import Dataset, part_from
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -37,9 +37,6 @@ def load_named(source: str) -> Dataset:
         made = [made[name] for name in PARTS]
     if not isinstance(made, list | tuple) or len(made) != len(PARTS):
         raise DataError(f"{source} returned a {type(made).__name__}; expected {', '.join(PARTS)}, in this order or by name")
-    arrays = {f"{source}: `{name}`": np.asarray(array) for name, array in zip(PARTS, made, strict=True)}
-    (train, a), (train_labels, b), (test, c), (test_labels, d) = arrays.items()
-    images, other = images_from(a, train), images_from(c, test)
-    return Dataset(
-        source, images, labels_from(b, len(images), train_labels, train), other, labels_from(d, len(other), test_labels, test)
-    )
+    train, train_labels, test, test_labels = (np.asarray(array) for array in made)
+    a, b, c, d = (f"{source}: `{name}`" for name in PARTS)
+    return Dataset(source, *part_from(train, train_labels, a, b), *part_from(test, test_labels, c, d))

@@ -140,9 +140,12 @@ def render_report(
     written = provenance.get("figures")
     figures, left_out = _figures(nets, averaged, shape, written() if callable(written) else written)
     without = {*provenance.get("without", ()), *(name for name, key in FILLED_BY.items() if not payload[key])}
-    exhibited = {section for section, *_ in provenance.get("exhibits", ())}
-    sections = [(section, name) for section, name in SECTIONS if section not in without]
     exhibits: Sequence[tuple[str, str, str, Any]] = provenance.get("exhibits", ())
+    sections = [*((section, name) for section, name, *_ in exhibits), *(entry for entry in SECTIONS if entry[0] not in without)]
+    over_points, outcome = provenance.get("intervals") == "points", payload["settings"]["accuracy"]
+    chart = _first_chart(payload, over_points=over_points, along="training" not in without)
+    if any(section == "varied" for section, *_ in exhibits):
+        chart = "axes"
     code, look = script(), _asset("page.css")
     data = str(provenance.get("data", "unnamed data"))
     data = PurePath(data).name or data
@@ -157,24 +160,20 @@ def render_report(
             title=str(provenance.get("title") or f"Kolmogorov–Arnold geometry of MLPs on {data}"),
             without=" ".join(sorted(without)),
             exhibits=exhibits,
-            sections=[*((section, name) for section, name, *_ in exhibits), *sections],
-            first=[*exhibits, *sections][0][0],
-            first_chart="axes"
-            if "varied" in exhibited
-            else _first_chart(payload, over_points=provenance.get("intervals") == "points", along="training" not in without),
+            sections=sections,
+            first=sections[0][0],
+            first_chart=chart,
             numbers=provenance.get("numbers", IN_FILES),
             follow=provenance.get("follow"),
-            summary=str(provenance["summary"])
-            if provenance.get("summary")
-            else _summary(nets, provenance, data) | {"outcome": payload["settings"]["accuracy"]},
-            outcome=payload["settings"]["accuracy"],
+            summary=provenance.get("summary") or _summary(nets, provenance, data) | {"outcome": outcome},
+            outcome=outcome,
             findings=_split_findings(provenance.get("findings") or ()),
             claims=claim_rows(claims),
             figures={
                 section: _section_figures(figures, left_out, section) + _unsaved_figures(provenance.get("printed", ()), section)
                 for section in set(FIGURE_PLACE.values())
             },
-            over_points=provenance.get("intervals") == "points",
+            over_points=over_points,
             thing=payload["settings"]["thing"],
             command=str(provenance.get("command") or ""),
             sampled=_sampling_errors(nets),

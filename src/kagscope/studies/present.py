@@ -153,7 +153,8 @@ def _occurrence_table(occurs: pd.DataFrame, axes: list[str]) -> dict[str, Any]:
             _cell(row["layer"]),
             _cell("yes" if row["occurs"] else "no"),
             _cell(row["pr"]),
-            *_bounds(row, "pr"),
+            _cell(row["pr_low"]),
+            _cell(row["pr_high"]),
             _cell(row["p_holm"]),
             _axis_cell(row["onset_step"]),
             _cell(row["accuracy"]),
@@ -181,10 +182,6 @@ def _relation_table(related: pd.DataFrame) -> dict[str, Any]:
     head = [HEADS.get(name, name) for name in (*texts, *numbers)]
     note = f"{tests[:1].upper()}{tests[1:]}. A correlation is not a cause. All rows are in relations.csv.{_rows_note(related)}"
     return {"name": "relations", "label": "How geometry goes with outcomes", "head": head, "rows": rows, "note": note}
-
-
-def _bounds(row: dict[Any, Any], name: str) -> list[dict[str, Any]]:
-    return [_cell(row[f"{name}_low"]), _cell(row[f"{name}_high"])]
 
 
 def _rows_note(table: pd.DataFrame) -> str:
