@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from kagscope import data
+from kagscope.base.checks import is_whole
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
-from kagscope.base.numbers import is_whole
 from kagscope.data.arrays import read_npy, read_npz
 from kagscope.loading.weights import load_tensors
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.checks import is_whole
 from kagscope.base.errors import DataError, InputError
 from kagscope.base.messages import listing
-from kagscope.base.numbers import is_whole
 from kagscope.base.progress import Say, Tell, partial_progress, report_progress
 from kagscope.base.provenance import hardware, versions
 from kagscope.jacobians.forward import own_state, unwrap

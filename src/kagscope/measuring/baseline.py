@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.checks import is_whole
 from kagscope.base.errors import DataError, InputError
-from kagscope.base.numbers import is_whole
 from kagscope.jacobians.forward import plain_name, unwrap
 from kagscope.jacobians.model_checks import short
 from kagscope.jacobians.surroundings import gpus, preserve_global_state, seed_generators

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import kagscope.scores  # noqa: F401  registers every score
 from kagscope import registry
+from kagscope.base.checks import is_whole
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
-from kagscope.base.numbers import is_whole
 from kagscope.base.provenance import ENGINE, digest
 from kagscope.base.validation import first_error
 from kagscope.columns.scales import scales

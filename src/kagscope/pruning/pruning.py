@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.checks import is_real
 from kagscope.base.errors import InputError
-from kagscope.base.numbers import is_real
 from kagscope.pruning.constant import Observation, Verdict, judge, row_ratios, spread_ratios
 from kagscope.pruning.effect import check_labels, count, flops_of, latencies, measure_effect
 from kagscope.pruning.surgery import Cut, remove_cuts, select_workable

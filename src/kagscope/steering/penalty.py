@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.checks import is_real, is_whole
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
-from kagscope.base.numbers import is_real, is_whole
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians import structure
 from kagscope.jacobians.compute import LayerJacobians

@@ -6,8 +6,8 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator
 
+from kagscope.base.checks import is_real
 from kagscope.base.errors import InputError
-from kagscope.base.numbers import is_real
 
 Clock = Callable[[], float]
 MAX_OVERHEAD = 0.1  # default share of the training time

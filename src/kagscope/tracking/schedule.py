@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kagscope.base.checks import is_real, is_whole
 from kagscope.base.errors import InputError
-from kagscope.base.numbers import is_real, is_whole
 
 FORMS = 'every=100 (steps), "geometric" (steps 1, 2, 4, 8, …), ("geometric", 1.5), ("epochs", 1) or a list of steps, [0, 10, 500]'
 _ROUNDING = 1e-9  # an epoch summed from fractions may fall short of an integer by rounding

@@ -8,9 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kagscope.base.errors import InputError
-from kagscope.base.messages import close_names
-
 State = dict[str, Tensor]
 
 FIRST_LAYERS = ("drawn", "orthogonal", "axis_aligned", "like_trained", "like_trained_permuted", "trained")
@@ -18,12 +15,6 @@ FIRST_LAYERS = ("drawn", "orthogonal", "axis_aligned", "like_trained", "like_tra
 OF_DONORS = FIRST_LAYERS[3:]  # those that need trained networks
 IMITATING = OF_DONORS[:2]  # those that need several, possibly trained on other data
 DONORS = range(1_000_000, 1_000_008)  # seeds of the networks that "like_trained" imitates, unused by studies
-
-
-def check_first_layer(name: str) -> None:
-    """Raise :class:`InputError` with the choices unless ``name`` is one of :data:`FIRST_LAYERS`."""
-    if name not in FIRST_LAYERS:
-        raise InputError(f"first_layer is {name!r}{close_names(name, FIRST_LAYERS)}; expected one of {', '.join(FIRST_LAYERS)}")
 
 
 def start_first_layer(kind: str, state: State, donors: Sequence[State], generator: torch.Generator) -> State:

@@ -11,9 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.checks import check_choice, is_whole
 from kagscope.base.errors import InputError
-from kagscope.base.messages import close_names
-from kagscope.base.numbers import is_whole
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "silu": nn.SiLU}
 """Activation functions by name; GELU is the exact one, z Phi(z)."""
@@ -67,8 +66,8 @@ def mlp(
         InputError: a width is not a positive integer, the activation is unknown, or the seed is outside 0 … 2**31 - 1.
     """
     sizes = layer_sizes(n_inputs, hidden, n_classes)
-    check_activation(activation)
-    check_init(init)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("init", init, INITS)
     generator = torch.Generator().manual_seed(check_seed(seed))
     names = [*layer_names(len(hidden)), "output"]
     modules: OrderedDict[str, nn.Module] = OrderedDict()
@@ -107,12 +106,6 @@ def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator
     DRAWN_BY[init](linear.weight, generator=generator)
 
 
-def check_init(name: str) -> None:
-    """Raise :class:`InputError` with the choices unless ``name`` is one of :data:`INITS`."""
-    if name not in INITS:
-        raise InputError(f"unknown init {name!r}; expected one of {', '.join(INITS)}")
-
-
 def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[int]:
     """Check and return all widths from input to output. Raises :class:`InputError`."""
     if isinstance(hidden, (int, str)) or len(hidden) == 0:
@@ -121,13 +114,6 @@ def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[in
         if not is_whole(width, 1, MAX_WIDTH):
             raise InputError(f"{name} is {width!r}; expected an integer from 1 to {MAX_WIDTH}")
     return [int(width) for width in (n_inputs, *hidden, n_classes)]
-
-
-def check_activation(name: str) -> None:
-    """Raise :class:`InputError` with the choices unless ``name`` is one of :data:`ACTIVATIONS`."""
-    if name not in ACTIVATIONS:
-        close = close_names(str(name).lower(), ACTIVATIONS, 1)
-        raise InputError(f"unknown activation {name!r}{close}; expected one of {', '.join(ACTIVATIONS)}")
 
 
 def check_seed(seed: int) -> int:

@@ -9,13 +9,13 @@ from typing import Literal
 
 from torch import nn
 
+from kagscope.base.checks import check_choice, is_real, is_whole
 from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
-from kagscope.base.numbers import is_real, is_whole
 from kagscope.steering.gradients import NORMS
 from kagscope.steering.penalty import SCORES
-from kagscope.training.first_layer import check_first_layer
-from kagscope.training.models import check_activation, check_init, layer_names, layer_sizes, mlp
+from kagscope.training.first_layer import FIRST_LAYERS
+from kagscope.training.models import ACTIVATIONS, INITS, layer_names, layer_sizes, mlp
 from kagscope.training.vit import check_vit, vit
 
 MAX_EPOCHS = 100_000
@@ -127,25 +127,23 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(layer_sizes(1, self.hidden, 1)[1:-1]))
-        if self.architecture not in ARCHITECTURES:
-            raise InputError(f"architecture is {self.architecture!r}; expected one of {', '.join(ARCHITECTURES)}")
+        check_choice("architecture", self.architecture, ARCHITECTURES)
         if self.architecture == "vit":
             check_vit(self.hidden)
             if self.penalty is not None:
                 raise InputError("a penalty steers a layer's Jacobians of the image, which a vit has none of; leave it out")
-        check_activation(self.activation)
+        check_choice("activation", self.activation, ACTIVATIONS)
         _check_integer("epochs", self.epochs, 0, MAX_EPOCHS)
         _check_integer("batch_size", self.batch_size, 1, 2**20)
         _check_integer("checkpoints", self.checkpoints, 2, 1000)
         _check_real("learning_rate", self.learning_rate, 0, 1e3)
         _check_real("weight_decay", self.weight_decay, 0, 1e3)
-        if self.optimizer not in OPTIMIZERS:
-            raise InputError(f"optimizer is {self.optimizer!r}; expected one of {', '.join(OPTIMIZERS)}")
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         _check_real("momentum", self.momentum, 0, 1)
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise InputError(f"momentum is {self.momentum:g}, but {self.optimizer} takes none; use sgd or rmsprop, or momentum 0")
-        check_init(self.init)
-        check_first_layer(self.first_layer)
+        check_choice("init", self.init, INITS)
+        check_choice("first_layer", self.first_layer, FIRST_LAYERS)
         if self.frozen and self.weight_decay:
             raise InputError(f"frozen is true, but weight_decay is {self.weight_decay:g}, which would shrink that layer; use 0")
         if self.normalize and self.first_layer != "drawn":
@@ -153,8 +151,7 @@ class TrainingSettings:
         if self.penalty is not None and self.penalty.layer not in layer_names(len(self.hidden)):
             names = ", ".join(layer_names(len(self.hidden)))
             raise InputError(f"the penalty's layer is {self.penalty.layer!r}; this network has {names}")
-        if self.labels not in ("true", "shuffled"):
-            raise InputError(f"labels is {self.labels!r}; expected true or shuffled")
+        check_choice("labels", self.labels, ("true", "shuffled"))
         if isinstance(self.schedule, str):
             if self.schedule not in SCHEDULES:
                 raise InputError(f"schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}, or steps")

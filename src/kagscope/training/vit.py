@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kagscope.base.checks import check_choice
 from kagscope.base.errors import InputError
-from kagscope.training.models import ACTIVATIONS, allocate, check_activation, check_init, check_seed, draw_weights, layer_sizes
+from kagscope.training.models import ACTIVATIONS, INITS, allocate, check_seed, draw_weights, layer_sizes
 
 SIDE = 4  # patches along a side of the image
 TOKENS = SIDE**2
@@ -98,8 +99,8 @@ def vit(
     """
     check_vit(hidden, image_shape)
     layer_sizes(1, hidden, n_classes)
-    check_activation(activation)
-    check_init(init)
+    check_choice("activation", activation, ACTIVATIONS)
+    check_choice("init", init, INITS)
     generator = torch.Generator().manual_seed(check_seed(seed))
     with torch.device("meta"):  # draws nothing
         model = ViT(image_shape, hidden, n_classes, activation)

@@ -1,11 +1,15 @@
-"""What counts as a number given by a user: Python's or NumPy's, and no truth value."""
+"""Checks of values that a user gives; a number is Python's or NumPy's, and no truth value."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from kagscope.base.errors import InputError
+from kagscope.base.messages import close_names
 
 
 def is_whole(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
@@ -17,3 +21,10 @@ def is_real(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
     """Whether ``value`` is a finite real number from ``low`` to ``high``."""
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
     return number and math.isfinite(value) and bool(low <= value <= high)
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
+    """Raise :class:`InputError`, with close ones, unless ``value`` is one of ``choices``."""
+    known = list(choices)
+    if value not in known:
+        raise InputError(f"{name} is {value!r}{close_names(str(value).lower(), known)}; expected one of {', '.join(known)}")
