@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kagscope.base.errors import InputError
-from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_means
+from kagscope.studies.statistics.bootstrap import defined_means, hierarchical_bootstrap
 from kagscope.studies.statistics.multiple_testing import holm, step_down
 from kagscope.studies.statistics.permutation import fewest_pairs, flip_draws, one_sided
 
@@ -53,7 +53,7 @@ def test_holm_keeps_the_order_and_follows_any_permutation(p_values: list[float],
 
 
 def test_net_means_leave_undefined_points_out() -> None:
-    means = net_means(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]]))
+    means = defined_means(np.array([[1.0, np.nan, 3.0], [np.nan, np.nan, np.nan]]))
     assert means[0] == 2
     assert np.isnan(means[1])
 

@@ -18,7 +18,7 @@ from kagscope.measuring.unit_statistics import MEAN_ROW, WEIGHTS, UnitSums
 
 
 @given(seed=st.integers(0, 10_000), batches=st.integers(1, 4), scale=st.sampled_from([1e-200, 1.0, 1e150]))
-def test_sums_over_batches_are_the_means_over_points(seed: int, batches: int, scale: float) -> None:
+def test_sums_over_batches_are_the_defined_means(seed: int, batches: int, scale: float) -> None:
     rng = np.random.default_rng(seed)
     J = rng.normal(size=(7, 4, 5)) * scale
     J[:, 1] = 0.0

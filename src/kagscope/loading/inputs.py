@@ -102,10 +102,11 @@ def image_shape_of(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     return sides if len(sides) == 2 or (len(sides) == 3 and sides[0] == 3) else None
 
 
-Source = tuple[Tensor | dict[str, Tensor], Tensor | None, tuple[int, ...] | None, tuple[str, ...]]
+Arrays = tuple[Tensor | dict[str, Tensor], Tensor | None, tuple[int, ...] | None, tuple[str, ...]]
+"""Inputs, labels, shape of an image, names of what is left out."""
 
 
-def _source(name: str | Path, split: str, required: Sequence[str]) -> Source:
+def _source(name: str | Path, split: str, required: Sequence[str]) -> Arrays:
     path = _file(name)
     if path is not None:
         return _from_file(path, split, required)
@@ -134,7 +135,7 @@ def _file(name: str | Path) -> Path | None:
     return None
 
 
-def _from_file(path: Path, split: str, required: Sequence[str]) -> Source:
+def _from_file(path: Path, split: str, required: Sequence[str]) -> Arrays:
     content: Any
     if path.suffix == ".npz":
         content = {key: _tensor(array) for key, array in read_npz(path).items()}
@@ -157,7 +158,7 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(wide)
 
 
-def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[str]) -> Source:
+def _pick(arrays: dict[str, Tensor], path: Path, split: str, required: Sequence[str]) -> Arrays:
     """Choose the arrays that are inputs and labels."""
     label_name, input_name = _first(arrays, LABEL_NAMES, split), _first(arrays, INPUT_NAMES, split)
     labels = arrays.get(label_name)

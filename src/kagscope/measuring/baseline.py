@@ -19,12 +19,13 @@ from kagscope.jacobians.surroundings import gpus, preserve_global_state, seed_ge
 from kagscope.loading.fitting import load, match_names, unusable_kind
 from kagscope.loading.weights import load_state
 
-Source = tuple[nn.Module, dict[str, Tensor] | None]
+Network = tuple[nn.Module, dict[str, Tensor] | None]
+"""A module, and weights in place of its own."""
 REINIT = "reinit"
 MARK = -7.25  # a value that no initialisation produces
 
 
-def baselines(model: nn.Module, baseline: Any, seeds: int | Sequence[int], notes: list[str]) -> Iterator[Source]:
+def baselines(model: nn.Module, baseline: Any, seeds: int | Sequence[int], notes: list[str]) -> Iterator[Network]:
     """The networks to compare with, each as a module and weights that replace its own (or None).
 
     Args:
@@ -75,7 +76,7 @@ def _rename_weights(model: nn.Module, weights: Mapping[str, Any], notes: list[st
         return named
 
 
-def with_weights(model: nn.Module, weights: Mapping[str, Any]) -> Source:
+def with_weights(model: nn.Module, weights: Mapping[str, Any]) -> Network:
     """A copy of the model with these weights, or if it cannot be copied, the model and the weights to substitute.
 
     A copy is safer: activation checkpointing, and objects that hold a parameter themselves, do not look weights up in the module.

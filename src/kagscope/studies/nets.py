@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from kagscope.base.errors import InputError
-from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.bootstrap import defined_means
 from kagscope.studies.statistics.student import Array
 from kagscope.tables.means import WHAT_KEYS, last_step
 from kagscope.tables.schema import BOOKKEEPING, RESULT_COLUMNS
@@ -165,7 +165,7 @@ class Nets:
         """(keys, nets) means over data points; NaN for a net without any defined value."""
         means = np.full((len(self.keys), len(self.runs)), np.nan)
         for block in self.blocks:
-            means[block.rows] = net_means(block.values)
+            means[block.rows] = defined_means(block.values)
         return means
 
     @cached_property

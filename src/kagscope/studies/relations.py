@@ -10,7 +10,7 @@ import pandas as pd
 
 from kagscope.studies.claims.parts import too_few
 from kagscope.studies.nets import Nets
-from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.bootstrap import defined_means
 from kagscope.studies.statistics.multiple_testing import step_down
 from kagscope.studies.statistics.permutation import ENUMERATED, fewest_pairs, two_sided
 from kagscope.studies.statistics.student import Array, Estimate, t_interval
@@ -81,7 +81,7 @@ def _seed_means(nets: Nets, rows: Sequence[int]) -> Array:
     values = nets.means[list(rows)]
     means = np.full((len(rows), *count.shape), np.nan)
     for s, j in np.argwhere(count > 0):
-        means[:, s, j] = net_means(values[:, (setting == s) & (seed == j)])
+        means[:, s, j] = defined_means(values[:, (setting == s) & (seed == j)])
     enough = (count > 0).sum(axis=1) >= FEWEST
     common = (count[enough] > 0).all(axis=0) & enough.any()
     return np.asarray(means[:, enough][:, :, common])

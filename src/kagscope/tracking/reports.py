@@ -25,10 +25,10 @@ def load_report(folder: str | os.PathLike[str]) -> Report:
     baseline = baseline_phrase(settings.get("baseline"))
     provenance = {"model": "a network in training", "points": len(points), "baseline": baseline}
     spec = {name: value for name, value in settings.items() if name in MeasureSpec.model_fields}
-    return make_report(trajectory, damaged, (), spec, provenance)
+    return report_of(trajectory, damaged, (), spec, provenance)
 
 
-def make_report(
+def report_of(
     parts: Sequence[Part],
     damaged: Sequence[str],
     pending: Sequence[int],

@@ -34,7 +34,7 @@ from kagscope.tracking.loggers import LOGGED, Send, check_logged, line, metrics,
 from kagscope.tracking.overhead import ALLOWANCE, MAX_OVERHEAD, Clock, Overhead, check_max_overhead
 from kagscope.tracking.parts import Part, merge_sessions
 from kagscope.tracking.probe import Probe, warm_up_measuring
-from kagscope.tracking.reports import load_report, make_report
+from kagscope.tracking.reports import load_report, report_of
 from kagscope.tracking.schedule import Schedule, check_epoch, check_step, parse_schedule
 from kagscope.tracking.start import FIRST_STEP, begin_tracking, check_continues
 
@@ -230,7 +230,7 @@ class Tracker:
             provenance = {**self._provenance, "seconds": round(self._overhead.measuring, 3), "hardware": hardware()}
             settings = self._probe.spec.as_json()
             notes = self._baseline[0].notes
-            self._cached_report = make_report(self._parts, self._damaged, self._skipped, settings, provenance, notes)
+            self._cached_report = report_of(self._parts, self._damaged, self._skipped, settings, provenance, notes)
         return self._cached_report
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, compare, correct_all, decide, make_claim
+from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, correct_all, decide, judge_within, make_claim
 from kagscope.studies.claims.seeds import Checkpoint, Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Key
 
@@ -34,7 +34,7 @@ def augmentation(evidence: Evidence) -> Claim:
     for layer in layers:
         sample = evidence.sample([Key(layer, 2, "all", "pr")], RATIO, evidence.of_training("augmented"), notes)
         name, band = "PR ratio of augmented nets", (SMALLEST_RATIO, math.inf)
-        present = compare(evidence, name, layer, sample, band, facts={"training": "augmented"})
+        present = judge_within(evidence, name, layer, sample, band, facts={"training": "augmented"})
         primary = _share_part(evidence, layer, equal_epochs, notes, "equal epochs", decides=True)
         parts += [part for part in (present, primary) if part is not None]
         missing |= present is None or primary is None
@@ -83,7 +83,7 @@ def _share_part(
     name, smallest = f"{EXCESS if excess else RATIOS}, at {moment}", SMALLEST_EXCESS if excess else 0.0
     facts = {"training": "augmented over standard"} | ({} if step is None else {"step": step})
     numerator = Sample(augmented[None], sample.seeds)
-    return compare(evidence, name, layer, numerator, BAND, whole=standard, least=smallest, decides=decides, facts=facts)
+    return judge_within(evidence, name, layer, numerator, BAND, whole=standard, least=smallest, decides=decides, facts=facts)
 
 
 def pair_sample(evidence: Evidence, layer: str, read: Read, notes: Notes, name: str) -> Sample:

@@ -12,10 +12,10 @@ from kagscope.studies.claims.parts import (
     Claim,
     Part,
     Status,
-    compare,
     correct_all,
     correct_any,
     decide,
+    judge_within,
     make_claim,
 )
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
@@ -52,7 +52,7 @@ def mean_above(
     """Part of a claim that the mean lies above ``low``; None if not in the table."""
     sample = evidence.sample([key], measure, evidence.of_training(training), notes)
     facts = {"k": key.k, "selection": key.selection, "training": training}
-    return compare(evidence, name, key.layer, sample, (low, math.inf), decides=decides, facts=facts)
+    return judge_within(evidence, name, key.layer, sample, (low, math.inf), decides=decides, facts=facts)
 
 
 def concentration(evidence: Evidence) -> Claim:
@@ -143,7 +143,7 @@ def _compare(
     name, facts = "PR ratio of the widest over the narrowest", {"width": f"{widths[1]} over {widths[0]}"}
     name = name if decides else "PR ratio of the wider over the narrower"
     ratios, reference = Sample(both.values[:1], both.seeds), both.values[1]
-    return compare(evidence, name, layer, ratios, ABOVE_ONE, whole=reference, decides=decides, facts=facts)
+    return judge_within(evidence, name, layer, ratios, ABOVE_ONE, whole=reference, decides=decides, facts=facts)
 
 
 def locally_constant_units(evidence: Evidence) -> Claim:

@@ -11,7 +11,7 @@ import numpy as np
 
 from kagscope.base.provenance import json_values
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
-from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_means
+from kagscope.studies.statistics.bootstrap import defined_means, hierarchical_bootstrap
 from kagscope.studies.statistics.multiple_testing import step_down
 from kagscope.studies.statistics.permutation import fewest_pairs, flip_draws, one_sided
 from kagscope.studies.statistics.student import Array
@@ -95,7 +95,7 @@ class Claim:
         return json_values(vars(self))
 
 
-def compare(
+def judge_within(
     evidence: Evidence,
     name: str,
     layer: str,
@@ -124,7 +124,7 @@ def compare(
         return None
     both = np.stack([quantity, np.ones_like(quantity) if whole is None else whole])
     both = np.where(np.isfinite(both).all(axis=0), both, np.nan)
-    judged, base = net_means(both)
+    judged, base = defined_means(both)
     sides = [judged - band[0] * base] * math.isfinite(band[0]) + [band[1] * base - judged] * math.isfinite(band[1])
     margins = np.full((len(sides), evidence.seeds.size), np.nan)
     margins[:, sample.seeds] = sides

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, compare, correct_all, decide, make_claim
+from kagscope.studies.claims.parts import SMALLEST_RATIO, Claim, Part, correct_all, decide, judge_within, make_claim
 from kagscope.studies.claims.seeds import Evidence, Notes, Sample
 from kagscope.studies.nets import RATIO, Indices, Key
 
@@ -58,8 +58,8 @@ def _layer_parts(evidence: Evidence, layer: str, scales: list[str], nets: Indice
     for scale, values in zip(scales, sample.values, strict=True):
         deviations, level = Sample((values - middle)[None], sample.seeds), Sample(values[None], sample.seeds)
         band = (-MARGIN, MARGIN)
-        parts.append(compare(evidence, DEVIATION, layer, deviations, band, whole=middle, facts={"selection": scale}))
-        parts.append(compare(evidence, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), facts={"selection": scale}))
+        parts.append(judge_within(evidence, DEVIATION, layer, deviations, band, whole=middle, facts={"selection": scale}))
+        parts.append(judge_within(evidence, PRESENCE, layer, level, (SMALLEST_RATIO, math.inf), facts={"selection": scale}))
     return [part for part in parts if part is not None]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.studies.nets import Grid, Indices, Key, Nets
-from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.bootstrap import defined_means
 from kagscope.studies.statistics.student import Array
 from kagscope.tables.means import layers_of
 from kagscope.tables.schema import TRAININGS
@@ -179,7 +179,7 @@ class Evidence:
         np.add.at(sums, target, np.nan_to_num(chosen))
         np.add.at(counts, target, np.isfinite(chosen))
         means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
-        return Sample(net_means(np.moveaxis(means, (0, 1, 2), (1, 3, 0))), np.flatnonzero(complete))
+        return Sample(defined_means(np.moveaxis(means, (0, 1, 2), (1, 3, 0))), np.flatnonzero(complete))
 
 
 def stack_at_common_points(grids: list[Grid], notes: Notes) -> Array:

@@ -11,7 +11,7 @@ import pandas as pd
 from kagscope.studies.inference.mixed import Fits, empty_effects, mixed_effects
 from kagscope.studies.inference.paired import SAME, adjust, as_ratios, over_seeds, seed_values
 from kagscope.studies.nets import Block, Indices, Nets
-from kagscope.studies.statistics.bootstrap import net_means
+from kagscope.studies.statistics.bootstrap import defined_means
 from kagscope.studies.statistics.multiple_testing import holm_within
 from kagscope.studies.statistics.student import Array, difference_of, t_interval, t_test
 
@@ -91,7 +91,7 @@ def differences(nets: Nets, pairs: Indices, axis: str) -> list[Block]:
     other_images = "data" in (axis, *nets.tied_axes(axis))
     blocks = []
     for block in nets.blocks:
-        values = net_means(block.values)[:, :, None] if other_images else block.values
+        values = defined_means(block.values)[:, :, None] if other_images else block.values
         pair_differences = values[:, pairs[:, 1]] - values[:, pairs[:, 0]]
         blocks.append(Block(block.rows, seed_values(nets, pairs[:, 0], pair_differences)))
     return blocks
@@ -108,7 +108,7 @@ def agreement(nets: Nets, others: list[str], runs: Indices, differences_of_pairs
         effects: (keys,) effects.
     """
     setting = nets.codes(others)[runs]
-    within = np.stack([net_means(differences_of_pairs[:, setting == code]) for code in np.unique(setting)], axis=1)
+    within = np.stack([defined_means(differences_of_pairs[:, setting == code]) for code in np.unique(setting)], axis=1)
     defined = np.isfinite(within).sum(axis=1)
     same = (np.sign(within) == np.sign(effects)[:, None]).sum(axis=1)
     return np.where(defined > 0, same / np.maximum(defined, 1), np.nan)
@@ -137,7 +137,7 @@ def _welch_over(nets: Nets, axis: str, first: Any, category: Any, unit: str, col
     groups = []
     for level in (category, first):
         runs = np.flatnonzero(nets.runs[axis] == level)
-        groups.append(np.stack([net_means(means[:, runs[code[runs] == c]]) for c in np.unique(code[runs])], axis=1))
+        groups.append(np.stack([defined_means(means[:, runs[code[runs] == c]]) for c in np.unique(code[runs])], axis=1))
     rows = [_welch(x[np.isfinite(x)], y[np.isfinite(y)], unit) for x, y in zip(*groups, strict=True)]
     return pd.DataFrame(rows, columns=["n", "effect", "low", "high", "p_value", "p_least", "test", "reason"])
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from kagscope.studies.nets import RATIO, Block, Indices, Nets
-from kagscope.studies.statistics.bootstrap import hierarchical_bootstrap, net_means
+from kagscope.studies.statistics.bootstrap import defined_means, hierarchical_bootstrap
 from kagscope.studies.statistics.multiple_testing import holm_within, step_down
 from kagscope.studies.statistics.permutation import flip_draws, two_sided
 from kagscope.studies.statistics.student import Array, mean_of, t_test
@@ -37,7 +37,7 @@ def seed_values(nets: Nets, runs: Indices, values: Array) -> Array:
 
 
 def _mean(values: Array) -> Array:
-    return values[:, 0] if values.shape[1] == 1 else net_means(np.moveaxis(values, 1, -1))
+    return values[:, 0] if values.shape[1] == 1 else defined_means(np.moveaxis(values, 1, -1))
 
 
 def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) -> tuple[pd.DataFrame, Array]:
@@ -61,7 +61,7 @@ def over_seeds(blocks: Iterable[Block], keys: int, size: Array | float = 1.0) ->
     blocks = list(blocks)
     means = np.full((max((block.values.shape[1] for block in blocks), default=0), keys), np.nan)
     for block in blocks:
-        means_of_block = net_means(block.values)
+        means_of_block = defined_means(block.values)
         means[: means_of_block.shape[1], block.rows] = means_of_block.T
         for rows, values in _complete(block.rows, block.values, np.isfinite(means_of_block)):
             boot = hierarchical_bootstrap(values, resamples=RESAMPLES)

@@ -45,8 +45,8 @@ class Bootstrap:
         return t_interval(Estimate(self.estimate, self.draws.std(axis=0, ddof=1), self.df))
 
 
-def net_means(values: Array) -> Array:
-    """Means over the last axis (points) without NaN; NaN for a net without any defined value."""
+def defined_means(values: Array) -> Array:
+    """Means over the last axis of what is defined; NaN where nothing is."""
     defined = np.isfinite(values)
     counts = defined.sum(axis=-1)
     sums = np.where(defined, values, 0.0).sum(axis=-1)
@@ -87,7 +87,7 @@ def hierarchical_bootstrap(
     if array.ndim != 3 or 0 in array.shape:
         raise InputError(f"values must be (nets, points) or (quantities, nets, points) and not empty, got shape {array.shape}")
     nets = array.shape[1]
-    means = net_means(array)
+    means = defined_means(array)
     if np.isnan(means).any():
         raise InputError("every net needs at least one defined value of every quantity: leave out nets that have none")
     rng = np.random.default_rng(0)
