@@ -88,16 +88,12 @@ def prune(
             subject = prepare(Request(model, named, files, "none", data, split, shape, seed), say)
             if subject.checkpoints:
                 raise InputError(f"--weights {weights} names several files; prune takes one")
-            inputs, source = subject.inputs, subject.source
-            count = len(source)
+            count, name = len(subject.source), subject.source.name
             if points is not None and not 1 <= points <= count:
-                raise InputError(
-                    f"--points is {points}, but {source.name} holds {count} inputs; expected a number from 1 to {count}"
-                )
+                raise InputError(f"--points is {points}, but {name} holds {count} inputs; expected a number from 1 to {count}")
             chosen = choose_points(count, points or DEFAULT_POINTS)
-            inputs = {name: values[chosen] for name, values in inputs.items()} if isinstance(inputs, dict) else inputs[chosen]
-            labels = None if source.labels is None else source.labels[chosen]
-            say(f"looking at {len(chosen)} inputs of {source.name}")
+            say(f"looking at {len(chosen)} inputs of {name}")
+            inputs, labels = subject.at(chosen)
             smaller, pruning = run(subject.model, inputs, tolerance, labels=labels, latency=latency)
             report = save_pruned(out, smaller, pruning, None if tolerances is None else pruning.curve(tolerances))
         if as_json:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from kagscope.base.errors import DataError, InputError
@@ -65,6 +66,12 @@ class Subject:
     baseline_name: str = ""
     checkpoints: tuple[Checkpoint, ...] = ()
     published: Mapping[str, str] = field(default_factory=dict)
+
+    def at(self, points: np.ndarray) -> tuple[Tensor | dict[str, Tensor], Tensor | None]:
+        """Inputs and labels, if there are any, at these indices."""
+        inputs, labels = self.inputs, self.source.labels
+        chosen = {name: values[points] for name, values in inputs.items()} if isinstance(inputs, dict) else inputs[points]
+        return chosen, None if labels is None else labels[points]
 
 
 def is_series(weights: Sequence[str]) -> bool:

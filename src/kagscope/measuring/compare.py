@@ -108,17 +108,8 @@ def _against_baseline(state: LayerState, initial: LayerState, scores: Sequence[S
             continue
         if score.is_of("initial_moments"):
             for key, moments in state.enumerated.items():
-                pairs = _pair_batches(moments, initial.enumerated.get(key, []))
-                mismatch = next((words for pair in pairs if (words := find_mismatch(*pair))), None)
-                if mismatch is not None:
-                    missing = np.full(sum(len(batch) for batch, _ in pairs), np.nan)
-                    reason = OTHER_MINORS.format(own=mismatch[0], other=mismatch[1])
-                    results[*key, score.name] = Values.of(np.arange(len(missing)), missing, np.nan, reason=reason)
-                elif pairs:
-                    values = np.concatenate([score.function(*pair) for pair in pairs])
-                    stderr = np.concatenate([score.error(*pair) for pair in pairs]) if score.error else np.nan
-                    exact = all(side.are_exact(score.moments) for pair in pairs for side in pair)
-                    whole = Values.of(np.arange(len(values)), values, stderr, exact)
+                if pairs := _pair_batches(moments, initial.enumerated.get(key, [])):
+                    whole = _compare_moments(score, pairs)
                     results[*key, score.name] = initial.mask_noise(key[0], state.mask_noise(key[0], whole))
         elif score.is_of("row_means"):
             for k, means in state.row_means.items():
@@ -137,6 +128,17 @@ def _against_baseline(state: LayerState, initial: LayerState, scores: Sequence[S
             if result is not None:
                 results[0, "all", score.name] = result
     return results
+
+
+def _compare_moments(score: Score, pairs: list[tuple[Moments, Moments]]) -> Values:
+    """A score of two networks' moments, item by item; NaN if they are of other minors."""
+    items = np.arange(sum(len(batch) for batch, _ in pairs))
+    if mismatch := next((words for pair in pairs if (words := find_mismatch(*pair))), None):
+        reason = OTHER_MINORS.format(own=mismatch[0], other=mismatch[1])
+        return Values.of(items, np.full(len(items), np.nan), np.nan, reason=reason)
+    values = np.concatenate([score.function(*pair) for pair in pairs])
+    stderr = np.concatenate([score.error(*pair) for pair in pairs]) if score.error else np.nan
+    return Values.of(items, values, stderr, all(side.are_exact(score.moments) for pair in pairs for side in pair))
 
 
 def _count_zero_rows(score: Score, share: float, means: np.ndarray, initial: np.ndarray) -> np.ndarray:

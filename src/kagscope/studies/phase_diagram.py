@@ -132,33 +132,39 @@ def phase_findings(table: pd.DataFrame, axes: Sequence[str], accuracy: str = "ac
     findings = [Finding(text, code="phase_count", occurs=occurs, of=len(table))]
     if not occurs:
         return findings
-    layers = layers_of(table)
-    by, along = two_axes(table, axes)
+    layers, (by, along) = layers_of(table), two_axes(table, axes)
     for layer in layers:
         settings = table[table["layer"] == layer]
         if by is not None:
-            named = [name for name in (by, along) if name is not None]
-            has_repeats = settings.groupby(named).size().max() > 1  # other axes vary too: give counts, not ranges
-            suffix = ": " + "; ".join(_describe_counts(settings, by) if has_repeats else _describe_places(settings, by, along))
-            if settings["occurs"].nunique() == 1:
-                suffix = f" in all {len(settings)} settings" if settings["occurs"].all() else " nowhere"
+            suffix = _describe_occurrence(settings, by, along)
             text = f"{f'In layer {layer} it' if len(layers) > 1 else 'It'} occurs{suffix}."
             findings.append(Finding(text, code="phase_where", layer=layer, where=suffix.removeprefix(":").strip()))
         onset = settings[settings["occurs"] & settings["onset_step"].notna()]
         if len(onset):
-            steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
-            epoch = f"epoch {epochs.median():.2g}"
-            where = (
-                f"in the median setting ({steps.min():g} to {steps.max():g}; {epoch})" if steps.nunique() > 1 else f"({epoch})"
-            )
-            text = (
-                f"{'In layer ' + layer + ', where' if len(layers) > 1 else 'Where'} it occurs, it is there for good from step "
-                f"{steps.median():g} on {where}, when the test {accuracy} is {at.median():z.2f}; at the end it is "
-                f"{onset['accuracy'].median():z.2f}."
-            )
-            numbers = {"step": float(steps.median()), "earliest": float(steps.min()), "latest": float(steps.max())}
-            findings.append(Finding(text, code="phase_onset", layer=layer, accuracy=float(at.median()), **numbers))
+            start = f"In layer {layer}, where" if len(layers) > 1 else "Where"
+            findings.append(_onset_finding(start, layer, onset, accuracy))
     return findings
+
+
+def _onset_finding(start: str, layer: str, onset: pd.DataFrame, accuracy: str) -> Finding:
+    """From which step on geometry is there for good, in the median of the settings with an onset."""
+    steps, epochs, at = (onset[f"onset_{name}"] for name in ("step", "epoch", "accuracy"))
+    epoch = f"epoch {epochs.median():.2g}"
+    where = f"in the median setting ({steps.min():g} to {steps.max():g}; {epoch})" if steps.nunique() > 1 else f"({epoch})"
+    text = (
+        f"{start} it occurs, it is there for good from step {steps.median():g} on {where}, when the test {accuracy} is "
+        f"{at.median():z.2f}; at the end it is {onset['accuracy'].median():z.2f}."
+    )
+    numbers = {"step": float(steps.median()), "earliest": float(steps.min()), "latest": float(steps.max())}
+    return Finding(text, code="phase_onset", layer=layer, accuracy=float(at.median()), **numbers)
+
+
+def _describe_occurrence(settings: pd.DataFrame, by: str, along: str | None) -> str:
+    """ " in all 6 settings", " nowhere", or ": " and for each value of an axis where."""
+    if settings["occurs"].nunique() == 1:
+        return f" in all {len(settings)} settings" if settings["occurs"].all() else " nowhere"
+    has_repeats = settings.groupby([by] if along is None else [by, along]).size().max() > 1  # other axes vary too: counts
+    return ": " + "; ".join(_describe_counts(settings, by) if has_repeats else _describe_places(settings, by, along))
 
 
 def two_axes(table: pd.DataFrame, axes: Sequence[str]) -> tuple[str | None, str | None]:
