@@ -16,7 +16,8 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from kagscope.figures.labels import is_fraction, short_label
-from kagscope.figures.style import interval_lengths, reference_line
+from kagscope.figures.line_styles import layer_looks
+from kagscope.figures.style import interval_lengths, legend_above, new_axes, reference_line, width_for
 
 NUDGE = 0.012  # share of the axis between the bars of neighbouring lines, so that they do not overlap
 GEOMETRIC = 20.0  # ratio of last to first step from which an axis of steps is logarithmic
@@ -61,6 +62,19 @@ def draw_means(ax: Axes, means: pd.DataFrame, looks: Mapping[Any, Mapping[str, A
         shift = NUDGE * (i - (len(looks) - 1) / 2)
         x = _shift_positions(ax, line["x"], shift, low, high)
         ax.errorbar(x, line["mean"], interval_lengths(line), **({"elinewidth": 0.9} | dict(look)))
+
+
+def draw_layers(ax: Axes | None, means: pd.DataFrame, score: str, measure: str, k: int, xlabel: str) -> Axes:
+    """:func:`draw_means` of one model in new axes, a line for each layer: its hue."""
+    looks = layer_looks(means["hue"])
+    ax = new_axes(ax, width_for(len(looks)))
+    draw_means(ax, means, looks)
+    if measure == "ratio":
+        reference_line(ax, 1.0)
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(measure_label(score, measure, k, names=("model", "baseline")))
+    legend_above(ax, len(looks))
+    return ax
 
 
 def _shift_positions(ax: Axes, x: pd.Series[float], shift: float, low: float, high: float) -> pd.Series[float]:

@@ -9,9 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.core import cut_to_fraction, draw_means, measure_label, tidy
+from kagscope.figures.core import cut_to_fraction, draw_layers, tidy
 from kagscope.figures.labels import is_fraction, score_label
-from kagscope.figures.line_styles import layer_looks
 from kagscope.figures.style import (
     BLUE,
     GREY,
@@ -19,9 +18,7 @@ from kagscope.figures.style import (
     interval_lengths,
     legend_above,
     new_axes,
-    reference_line,
     style,
-    width_for,
 )
 from kagscope.tables.means import average, select
 
@@ -88,14 +85,7 @@ def plot_tokens(table: pd.DataFrame, *, layer: str | None = None, score: str = "
         raise NothingToPlot(f"no {score} with k = {k} of tokens" + (f" of layer {layer}" if layer else ""))
     measure = "ratio" if chosen["ratio"].notna().any() else "value"
     means = tidy(average(chosen, ["layer", "token"], measure), "token", measure, "layer")
-    looks = layer_looks(chosen["layer"])
     with style():
-        ax = new_axes(ax, width_for(len(looks)))
-        draw_means(ax, means, looks)
-        if measure == "ratio":
-            reference_line(ax, 1.0)
+        ax = draw_layers(ax, means, score, measure, k, "token")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("token")
-        ax.set_ylabel(measure_label(score, measure, k, names=("model", "baseline")))
-        legend_above(ax, len(looks))
     return ax

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kagscope.base.errors import NothingToPlot
-from kagscope.figures.core import draw_means, measure_label, tidy
+from kagscope.figures.core import draw_layers, draw_means, measure_label, tidy
 from kagscope.figures.labels import layer_label
-from kagscope.figures.line_styles import Settings, layer_looks
+from kagscope.figures.line_styles import Settings
 from kagscope.figures.panels import Panel, draw_grid, study_panels
 from kagscope.figures.study import SETTING, first_layer, study_means
 from kagscope.figures.style import (
@@ -23,7 +23,6 @@ from kagscope.figures.style import (
     new_axes,
     reference_line,
     style,
-    width_for,
 )
 from kagscope.tables.means import last_step, layers_of, layers_with, select, select_scale
 
@@ -193,16 +192,9 @@ def plot_scales(summary: pd.DataFrame, *, score: str = "pr", k: int = 2, axis: s
     means = tidy(table, "scale", measure, "layer")
     if means.empty or np.isnan(largest):
         raise NothingToPlot(f"no {score} with k = {k} for {axis}(…) selections; measure with selections=[kag.Ball(r), …]")
-    looks = layer_looks(means["hue"])
     with style():
-        ax = new_axes(ax, width_for(len(looks)))
-        draw_means(ax, means, looks)
-        if measure == "ratio":
-            reference_line(ax, 1.0)
+        ax = draw_layers(ax, means, score, measure, k, "ball radius" if axis == "ball" else "minimum distance between columns")
         _name_scales(ax, table)
-        ax.set_xlabel("ball radius" if axis == "ball" else "minimum distance between columns")
-        ax.set_ylabel(measure_label(score, measure, k, names=("model", "baseline")))
-        legend_above(ax, len(looks))
     return ax
 
 

@@ -6,6 +6,7 @@ import inspect
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -214,7 +215,7 @@ def make_report(state: State, before: Sequence[State], notes: Sequence[str], pro
     return Report(
         compare(state, before),
         curves(state, before),
-        layers=[record.as_json() for record in state.layers],
+        layers=[asdict(record) for record in state.layers],
         settings=state.spec.as_json(),
         notes=[*state.notes, *notes],
         provenance={**provenance, "spec": state.spec.id, "hardware": hardware()},

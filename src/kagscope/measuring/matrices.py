@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,7 @@ def measure_matrices(
     return Report(
         compare(state, [haar]),
         curves(state),
-        layers=[record.as_json() for record in state.layers],
+        layers=[asdict(record) for record in state.layers],
         settings=chosen.as_json(),
         provenance={
             "model": _count(checked),

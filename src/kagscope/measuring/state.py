@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,10 +81,6 @@ class LayerRecord:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     reason: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values for a file."""
-        return asdict(self)
 
 
 @dataclass

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -334,12 +335,12 @@ class Tracker:
         """Table of the current network, and how each layer was measured."""
         try:
             state = state or self._probe.observe(self._model)
-            return compare(state, self._baseline), tuple(record.as_json() for record in state.layers)
+            return compare(state, self._baseline), tuple(asdict(record) for record in state.layers)
         except (KagscopeError, MemoryError, torch.OutOfMemoryError) as error:  # must not end the training as well
             reason = str(error) or "there is not enough memory"
             self._warn("failed", f"step {self._step} could not be measured: {reason}")
             rows = compare(self._baseline[0], self._baseline).assign(value=np.nan, ratio=np.nan, stderr=np.nan, reason=reason)
-            return rows, tuple(record.as_json() for record in self._baseline[0].layers)
+            return rows, tuple(asdict(record) for record in self._baseline[0].layers)
 
     def _write(self, *, raising: bool) -> None:
         while self._history is not None and self._unwritten:
