@@ -49,30 +49,21 @@ def choose_runner(
         InputError: The model takes neither, or creates parameters during a pass.
     """
     names_before = {name for name, _ in model.named_parameters()}
-    chosen = _choose_runner(model, inputs, spec, weights, notes)
+    few = slice(None if spec.mode == "train" else LOOK_AT)
+    failed, own = None, spec.precision == "model"
+    if not own:
+        runner, fed = Runner(model, torch.float64, spec.seed, weights), inputs.cast(torch.float64)
+        failed = _forward_error(runner, fed.take(few))
+    if own or failed is not None:
+        runner = Runner(model, None, spec.seed, weights)
+        fed = _convert_inputs(runner, inputs, few, notes)
+    if failed is not None:
+        notes.append(f"computed in the model's own precision, since float64 failed ({short(failed)})")
     if created := [name for name, _ in model.named_parameters() if name not in names_before]:
         raise InputError(
             f"the forward pass makes {listing(created, 3)}, which the model does not have yet; call it once before measuring it"
         )
-    return chosen
-
-
-def _choose_runner(
-    model: nn.Module, inputs: Inputs, spec: MeasureSpec, weights: Mapping[str, Tensor] | None, notes: list[str]
-) -> tuple[Runner, Inputs]:
-    few = slice(None if spec.mode == "train" else LOOK_AT)
-    if spec.precision == "float64":
-        runner, fed = Runner(model, torch.float64, spec.seed, weights), inputs.cast(torch.float64)
-        failed = _forward_error(runner, fed.take(few))
-        if failed is None:
-            return runner, fed
-    else:
-        failed = None
-    own_runner = Runner(model, None, spec.seed, weights)
-    fed = _convert_inputs(own_runner, inputs, few, notes)
-    if failed is not None:
-        notes.append(f"computed in the model's own precision, since float64 failed ({short(failed)})")
-    return own_runner, fed
+    return runner, fed
 
 
 def _convert_inputs(runner: Runner, inputs: Inputs, few: slice, notes: list[str]) -> Inputs:
