@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from unittest import mock
 
@@ -12,6 +13,7 @@ import pytest
 import kagscope as kag
 from kagscope.columns.cliques import count_cliques
 from kagscope.columns.layout import make_layout
+from kagscope.minors import engine
 from kagscope.minors._numba import LOWEST_BIN
 from kagscope.minors.replicates import REPLICATES
 from kagscope.minors.routes.auto import SAMPLED
@@ -54,8 +56,26 @@ def test_sets_are_counted_within_a_percent() -> None:
     np.fill_diagonal(allowed, False)
     exact = count_cliques(allowed, 4)
     assert exact is not None
-    assert count_sets(allowed, 4, 0) == pytest.approx(exact, rel=0.05)
+    for seed in range(3):
+        count, error = count_sets(allowed, 4, seed)
+        assert abs(count - exact) < 3 * error < 0.05 * exact
     assert count_cliques(np.ones((784, 784), dtype=bool), 6, most=10**6) is None
+
+
+def test_scores_by_the_number_of_minors_have_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where sets are too many to be counted KL, pr_normalized and near_zero had the error of the sums alone."""
+    monkeypatch.setattr(engine, "cached_counts", lambda selections, *_: [None] * len(selections))
+    J, names = np.random.default_rng(0).normal(size=(6, 36)), ("kl_uniform", "pr_normalized", "effective_minors")
+    found = kag.minor_moments(J, 5, kag.Ball(3), image_shape=(6, 6), method="sampled", moments=("s2", "entropy"))
+    assert 0.003 < found.count_error < 0.03
+    own = np.array([found.stderr[name] / scale for name, scale in zip(names, (1.0, found.pr_normalized, 1.0), strict=True)])
+    sums = replace(found, count_error=0.0)
+    alone = np.array([sums.stderr[name] / scale for name, scale in zip(names, (1.0, found.pr_normalized, 1.0), strict=True)])
+    np.testing.assert_allclose(np.sqrt(own**2 - alone**2), found.count_error * np.array([1.0, 1.0, 0.0]), rtol=1e-3, atol=1e-9)
+    assert (found + found).count_error == pytest.approx(found.count_error) == found[0].count_error
+    unsure = replace(found, count_error=math.nan)
+    assert np.isnan(unsure.stderr["kl_uniform"])
+    assert unsure.stderr["effective_minors"] == found.stderr["effective_minors"]
 
 
 SELECTIONS = (kag.All(), kag.Ball(3), kag.Subsets([(0, 1, 2), (3, 4, 9), (2, 7, 8)]))

@@ -6,7 +6,8 @@ where they are undefined.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from math import gcd, log, log2
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -217,7 +218,22 @@ def jackknife(function: Callable[..., Any], needs: Collection[str], *moments: Mo
         return np.full(len(moments[0]), np.nan)
     groups = gcd(*(m.groups(needs) for m in moments))
     values = np.asarray(function(*(m.leave_one_out(needs, groups) for m in moments))).reshape(-1, groups)
-    return np.where(unknown | dominated_by_few(values), np.nan, jackknife_error(values.T))
+    error = np.hypot(jackknife_error(values.T), _error_of_count(function, moments))
+    return np.where(unknown | dominated_by_few(values), np.nan, error)
+
+
+def _error_of_count(function: Callable[..., Any], moments: Sequence[Moments]) -> FloatArray | float:
+    """(B,) standard error of a score of several moments where the number of minors, the same for all, is itself an estimate."""
+    relative = [m.count_error for m in moments]
+    if not any(relative):
+        return 0.0
+    step = max(np.nan_to_num(relative, nan=0.01))
+    low, high = (
+        np.asarray(function(*(replace(m, count=round(m.count * (1 + change)), batched=True, device=None) for m in moments)))
+        for change in (-step, step)
+    )
+    error = np.abs(high - low) / 2
+    return np.where(np.isnan(relative).any() & (error > 0), np.nan, error)
 
 
 class _CentredHistogram(NamedTuple):

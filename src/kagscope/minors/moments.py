@@ -59,6 +59,7 @@ class Moments:
         unknown: (B,) by name, where a sum or the histogram is sampled with unknown error; for top, where it is a lower bound.
         batched: whether a batch was given, and arrays are returned rather than floats.
         plan: how the moments were computed; ``plan.explain()`` describes it in words.
+        count_error: relative standard error of the count, where counting is out of reach; NaN if not known.
         device: torch device of a batch given on CUDA, where moments and scores are returned as tensors. None: NumPy arrays.
     """
 
@@ -72,6 +73,7 @@ class Moments:
     batched: bool = False
     plan: Plan | None = None
     device: Any = None
+    count_error: float = 0.0
 
     # -- reading ----------------------------------------------------------------------------------------------------------------
 
@@ -266,6 +268,7 @@ class Moments:
             False,
             self.plan,
             self.device,
+            self.count_error,
         )
 
     def __add__(self, other: Moments) -> Moments:
@@ -311,6 +314,7 @@ class Moments:
             self.batched,
             self.plan if self.plan == other.plan else None,
             self.device if self.device is not None else other.device,
+            (self.count * self.count_error + other.count * other.count_error) / max(self.count + other.count, 1),  # shared draws
         )
 
 

@@ -153,6 +153,7 @@ class RouteResult:
         bins: the histogram, if wanted.
         work: steps for one matrix, by the name of the kernel.
         count: number of minors, if it had to be estimated.
+        count_error: its relative standard error.
         replicates: normalised, as in :class:`kagscope.minors.moments.Moments`.
         unknown: likewise.
         notes: further remarks for the plan.
@@ -164,6 +165,7 @@ class RouteResult:
     bins: Bins | None = None
     work: Mapping[str, float] = field(default_factory=dict)
     count: int | None = None
+    count_error: float = 0.0
     replicates: dict[str, FloatArray] = field(default_factory=dict)
     unknown: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -157,7 +157,8 @@ class Auto:
         ordered = {name: sums[name] for name in SUMS if name in sums}
         replicates = {name: values for result in results for name, values in result.replicates.items()}
         unknown = {name: values for result in results for name, values in result.unknown.items()}
-        return Moments(task.k, count, results[0].exponent, ordered, bins, replicates, unknown, False, plan)
+        error = max(result.count_error for result in results)
+        return Moments(task.k, count, results[0].exponent, ordered, bins, replicates, unknown, False, plan, None, error)
 
 
 def _known_results(task: Task) -> list[RouteResult]:

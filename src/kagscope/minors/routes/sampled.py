@@ -58,9 +58,10 @@ class Sampled:
     def _run_task(self, task: Task) -> RouteResult:
         matrices, names = task.inside, task.sums_to_draw
         samples = [_Sample(matrix, task, task.known_s1(index)) for index, matrix in enumerate(matrices.normalised)]
-        columns, notes = task.count, [f"{np.mean([s.steps for s in samples]):.3g} minors looked at a matrix"]
+        columns, count_error, notes = task.count, 0.0, [f"{np.mean([s.steps for s in samples]):.3g} minors looked at a matrix"]
         if columns is None:
-            columns = count_sets(task.selection.pairs(task.layout), task.k, task.seed)
+            columns, error = count_sets(task.selection.pairs(task.layout), task.k, task.seed)
+            count_error = error / max(columns, 1)
             notes.append("the number of minors is itself an estimate: counting cliques of this size is out of reach")
         count = comb(task.shape[0], task.k) * columns
         sums = {name: np.array([s.sums[name] for s in samples]) for name in names}
@@ -80,6 +81,7 @@ class Sampled:
             {name: "largest minor met, a lower bound" if name == "top" else self.name for name in task.wanted},
             _histogram(samples, count, columns, task.k, matrices.exponent) if "histogram" in task.wanted else None,
             count=count,
+            count_error=count_error,
             replicates={name: values for name, values in replicates.items() if not all(s.zero or s.every for s in samples)},
             unknown={name: flags for name, flags in unknown.items() if flags.any()},
             notes=tuple(notes),

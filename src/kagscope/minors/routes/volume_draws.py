@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.histograms import scale_to_total
-from kagscope.minors.replicates import GROUPS, REPLICATES
+from kagscope.minors.plan import Estimate
+from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, effective_draws
 from kagscope.minors.routes.determinants import row_subsets
 from kagscope.minors.routes.spectral import elementary_symmetric
 from kagscope.minors.routes.volume_kernels import UNIFORM, draw_rows, draw_sets
@@ -236,11 +237,13 @@ def spanned_volumes(vectors: FloatArray, subsets: IntArray) -> FloatArray:
     return values
 
 
-def count_sets(allowed: NDArray[np.bool_], k: int, seed: int) -> int:
-    """Estimated number of k-subsets of columns whose pairs are all allowed, to about half a percent."""
+def count_sets(allowed: NDArray[np.bool_], k: int, seed: int) -> Estimate:
+    """Estimated number of k-subsets of columns whose pairs are all allowed, to about half a percent; the error is NaN where few
+    draws carry it."""
     units = 20_000
     allowed = allowed & ~np.eye(len(allowed), dtype=bool)
     columns, weights = np.empty((units, 1, k), dtype=np.int64), np.empty((units, 1))
     u = np.random.default_rng([seed, HISTOGRAM]).random((units, k))
     draw_sets(np.zeros((len(allowed), 1)), np.ones(len(allowed)), np.ascontiguousarray(allowed), True, u, columns, weights)
-    return round(float(weights.mean()))
+    error = float(weights.std(ddof=1)) / units**0.5
+    return Estimate(round(float(weights.mean())), error if effective_draws(weights) >= CARRIED else np.nan)
