@@ -452,3 +452,21 @@ def test_a_selection_without_columns_for_a_minor_is_refused(selection: kag.Selec
     penalty = kag.GeometryPenalty(model, ["1"], score, selection=selection, positions=np.arange(6.0))
     with pytest.raises(kag.InputError, match="wider"):
         penalty(torch.rand(3, 6))
+
+
+@pytest.mark.slow
+def test_a_training_step_that_is_compiled_whole() -> None:
+    """Before its first call the penalty was refused inside torch.compile, and traced afterwards."""
+    losses = []
+    for compiled in (False, True):
+        model = small_net()
+        penalty = kag.GeometryPenalty(model, layers=["1"], points=4)
+
+        def step(model: nn.Module = model, penalty: kag.GeometryPenalty = penalty) -> Tensor:
+            loss: Tensor = nn.functional.cross_entropy(model(DATA[:8]), LABELS[:8]) + penalty(DATA[:8])
+            return loss
+
+        run: Callable[[], Tensor] = torch.compile(step, backend="eager") if compiled else step
+        gradients = torch.autograd.grad(run(), list(model.parameters()), allow_unused=True)
+        losses.append((float(run()), [None if one is None else one.tolist() for one in gradients]))
+    assert losses[0] == losses[1]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar, cast
 
 import torch
+from torch._compile import _disable_dynamo
 from torch.nn.utils import parametrize
 from torch.utils import checkpoint
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 @contextlib.contextmanager
@@ -76,6 +80,18 @@ def plain_pytorch() -> Iterator[None]:
                 saving.__enter__ = _Patched.saving
                 parametrize._cache_enabled = _Patched.cached
                 _Patched.stance.__exit__(None, None, None)
+
+
+def run_as_written(method: Method) -> Method:
+    """Keep ``torch.compile`` out of a method that a compiled training step calls."""
+    uncompiled: Any = _disable_dynamo(method)
+
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        compiler = "torch._dynamo" in sys.modules  # as in plain_pytorch
+        return uncompiled(*args, **kwargs) if compiler else method(*args, **kwargs)
+
+    return cast(Method, call)
 
 
 def _enter_no_grad(mode: Any) -> None:

@@ -21,6 +21,7 @@ from kagscope.jacobians.inputs import Inputs, from_batch
 from kagscope.jacobians.layers import Call, Layers, find_calls, find_layers
 from kagscope.jacobians.maps import LayerMap
 from kagscope.jacobians.model_checks import LOOK_AT, check_model, model_errors, short, verify
+from kagscope.jacobians.patches import run_as_written
 from kagscope.jacobians.runner import NoHooks, Runner, Stop, Unmeasurable, intercept
 from kagscope.jacobians.untouched import untouched
 from kagscope.scores import functional, torch_sums
@@ -143,6 +144,7 @@ class GeometryPenalty:
         self.every, self._calls = every, 0
         self._generator = torch.Generator().manual_seed(int(seed))
 
+    @run_as_written
     def __call__(self, batch: Any) -> Tensor:
         """The term for one batch, a 0-d tensor.
 

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import math
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
-from torch._compile import _disable_dynamo
 
 from kagscope.base.errors import InputError, KagscopeError, OutputError
 from kagscope.base.provenance import hardware
 from kagscope.jacobians.forward import unwrap
 from kagscope.jacobians.layers import Layers
+from kagscope.jacobians.patches import run_as_written
 from kagscope.jacobians.surroundings import preserve_global_state
 from kagscope.measuring.api import describe_baseline, model_facts
 from kagscope.measuring.compare import compare
@@ -42,21 +40,8 @@ from kagscope.tracking.start import FIRST_STEP, begin_tracking, check_continues
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Method = TypeVar("Method", bound=Callable[..., Any])
 logger = logging.getLogger("kagscope")
 CHEAPER: dict[str, Any] = {"rotation_points": 0, "exact_minors": 1e8, "tokens": 4}
-
-
-def _run_as_written(method: Method) -> Method:
-    """Keep ``torch.compile`` out of a method that a compiled training step calls."""
-    uncompiled: Any = _disable_dynamo(method)
-
-    @functools.wraps(method)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        compiler = "torch._dynamo" in sys.modules  # takes seconds to load, and is loaded if anything is compiled
-        return uncompiled(*args, **kwargs) if compiler else method(*args, **kwargs)
-
-    return cast(Method, call)
 
 
 class Tracker:
@@ -148,7 +133,7 @@ class Tracker:
 
     # -- while training --------------------------------------------------------------------------------------------------------
 
-    @_run_as_written
+    @run_as_written
     def step(self, step: int | None = None, *, epoch: float | None = None) -> bool:
         """Report the progress of training and measure if due. Call it after the optimiser's step.
 
@@ -187,7 +172,7 @@ class Tracker:
         self._measure()
         return True
 
-    @_run_as_written
+    @run_as_written
     def finish(self, step: int | None = None, *, epoch: float | None = None) -> Self:
         """Measure the final network, unless done already, and write any measurements not yet written.
 
