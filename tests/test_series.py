@@ -201,6 +201,14 @@ def test_checkpoints_that_cannot_be_measured_are_left_out(run: Path) -> None:
     assert left_out == ["step_0.safetensors", "step_11.safetensors", "step_12.safetensors"]
 
 
+def test_a_first_checkpoint_that_diverged_is_left_out() -> None:
+    diverged = {name: tensor * torch.nan for name, tensor in net(0).state_dict().items()}
+    series = kag.measure_series(net(5), {0: diverged, 1: net(1), 2: net(2)}, INPUTS, **OPTIONS)
+    assert series.steps == [1, 2]
+    assert list(series.left_out) == ["step 0"]
+    assert series.at(2).provenance["baseline"] == "step 1"
+
+
 def test_series_that_are_refused(run: Path) -> None:
     refused: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         ("nothing_*", {}, DataError, "no file is named like"),

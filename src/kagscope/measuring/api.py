@@ -131,6 +131,7 @@ def measure_series(
     noted: dict[str, list[str]] = {}  # what was taken or dropped, and in which checkpoints
     reports: dict[int, Report] = {}
     left_out: dict[str, str] = {}
+    diverged: InputError | None = None
     from_first = isinstance(baseline, str) and baseline == FIRST
     facts = model_facts(model, fed, chosen)
     with preserve_global_state(own_state(model).values()), torch.inference_mode(False), report_progress(progress) as tell:
@@ -144,17 +145,20 @@ def measure_series(
             since, say = time.perf_counter(), partial(_note, noted, name)
             inner = partial_progress(tell, len(others) + number - 1, total)
             progress_of_step = _name_progress(inner, f"step {step} ({number} of {len(entries)}): layer {{}}")
+            given: Mapping[str, Tensor] = {}
             try:
-                module, weights = with_weights(model, match_names(model, _load_weights(source, say), name, say=say))
+                given = match_names(model, _load_weights(source, say), name, say=say)
+                module, weights = with_weights(model, given)
                 options = {"weights": weights, "labels": labels, "networks": total if number == 1 else 0}
                 state = observe(module, fed, chosen, progress=progress_of_step, **options)
             except DataError as error:
                 left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
                 continue
             except InputError as error:
-                if not reports:  # not the fault of this checkpoint
+                dense = [tensor for tensor in given.values() if tensor.layout == torch.strided]
+                if not reports and all(bool(tensor.isfinite().all()) for tensor in dense):  # not the fault of this checkpoint
                     raise
-                left_out[name] = str(error)
+                left_out[name], diverged = str(error), diverged or error
                 continue
             before = before or ([state] if from_first else [])
             provenance = {
@@ -164,6 +168,8 @@ def measure_series(
                 "seconds": round(time.perf_counter() - since, 3),
             }
             reports[step] = make_report(state, before, [], provenance)
+    if not reports and diverged is not None:
+        raise diverged
     if not reports:
         raise DataError(f"no checkpoint could be measured: {'; '.join(f'{name}: {why}' for name, why in left_out.items())}")
     notes += [f"in {listing(names, 1)}: {note}" for note, names in noted.items()]
