@@ -380,6 +380,10 @@ def bytes_(): return [np.zeros((3, 2, 2), np.uint8), [0, 1, 2], np.full((2, 2, 2
 def three(): return four[:3]
 def flat(): return {**by_name(), "train_images": whole.train_images.reshape(-1, 64)}
 def few(): return {**by_name(), "test_labels": [1]}
+def tensors():
+    import torch
+    return [torch.as_tensor(a).to(torch.bfloat16).requires_grad_() if a.dtype.kind == "f" else torch.as_tensor(a) for a in four]
+def masked(): return {**by_name(), "train_images": np.ma.masked_less(whole.train_images, 0.5)}
 def wrong(): raise KeyError("no such thing")
 def needs(seed): return four
 """
@@ -393,6 +397,7 @@ def test_data_from_a_function(tmp_path: Path) -> None:
         assert load(f"{file}:{name}").fingerprint() == wanted
     bytes_ = load(f"{file}:bytes_")
     assert (bytes_.train_images.max(), bytes_.test_images.min(), bytes_.n_classes) == (0, 1, 3)
+    assert abs(load(f"{file}:tensors").train_images - load("digits").train_images).max() < 2**-8
     assert load_local(f"{file}:arrays") is None  # opening a stranger's study runs none of its code
 
 
@@ -402,7 +407,8 @@ def test_data_from_a_function(tmp_path: Path) -> None:
         ("three", "returned a tuple; expected train_images, train_labels"),
         ("flat", "`train_images`: found flat rows"),
         ("few", "`test_labels`: found 1 labels"),
-        ("wrong", "calling .*own.py:wrong raised KeyError.*own.py, line 14"),
+        ("masked", "`train_images`: is a masked array"),
+        ("wrong", "calling .*own.py:wrong raised KeyError.*own.py, line 18"),
         ("needs", "cannot be called with no arguments"),
         ("arrys", "has no 'arrys'.*arrays"),
     ],

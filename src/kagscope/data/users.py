@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +38,17 @@ def load_named(source: str) -> Dataset:
         made = [made[name] for name in PARTS]
     if not isinstance(made, list | tuple) or len(made) != len(PARTS):
         raise DataError(f"{source} returned a {type(made).__name__}; expected {', '.join(PARTS)}, in this order or by name")
-    train, train_labels, test, test_labels = (np.asarray(array) for array in made)
-    a, b, c, d = (f"{source}: `{name}`" for name in PARTS)
+    labels = [f"{source}: `{name}`" for name in PARTS]
+    train, train_labels, test, test_labels = map(_as_array, made, labels)
+    a, b, c, d = labels
     return Dataset(source, *part_from(train, train_labels, a, b), *part_from(test, test_labels, c, d))
+
+
+def _as_array(given: Any, label: str) -> np.ndarray:
+    """An array or CPU tensor of any dtype as an array. Raises :class:`DataError` for one with masked entries."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise DataError(f"{label}: is a masked array; fill its masked entries first, with .filled(0) if zero is meant")
+    if hasattr(given, "detach"):  # a tensor; torch takes long to import
+        values = given.detach()
+        return np.asarray(values.float() if "bfloat16" in str(values.dtype) else values)  # which NumPy does not know
+    return np.asarray(given)
