@@ -143,6 +143,8 @@ SAID: list[tuple[dict[str, object], tuple[str, ...]]] = [
     ({"run": {"widths": []}}, ("run.widths", "got []", "at least one")),
     ({"run": {"widths": 8}}, ("run.widths", "got 8", "list")),
     ({"run": {"learning_rate": "fast"}}, ("run.learning_rate", "'fast'", "number")),
+    ({"run": {"epochs": True}}, ("run.epochs", "got True", "number")),
+    ({"grid": {"width": [4, "8"]}}, ("grid.width", "got '8'", "number")),
     ({"grid": {"width": 16}}, ("grid.width", "got 16", "expected a list")),
     ({"grid": {"width": {"counts": 3}}}, ("grid.width.counts", "got 3", "did you mean count")),
     ({"grid": {"label_noise": [0.1, 2]}}, ("grid.label_noise", "got 2", "less than or equal to 1")),
@@ -274,6 +276,12 @@ def test_bad_files(tmp_path: Path, name: str, content: bytes, said: str) -> None
     (tmp_path / name).write_bytes(content)
     with pytest.raises(KagscopeError, match=said):
         read_study_file(tmp_path / name)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    """As editors on Windows write it."""
+    (tmp_path / "s.toml").write_bytes(b'\xef\xbb\xbfname = "s"\n')
+    assert read_study_file(tmp_path / "s.toml").name == "s"
 
 
 @pytest.mark.parametrize("override", ["width", "=1", "grid..width=1", "name.x=1"])

@@ -44,7 +44,7 @@ def first_error(kind: type[BaseModel], error: ValidationError) -> InputError:
     message = EXPECTED.get(first["type"], first["msg"]).removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = _unknown_key_hint(kind, keys)
-    given = f" (got {first['input']!r})" if first["loc"] and first["type"] != "value_error" else ""
+    given = f" (got {first['input']!r:.200})" if first["loc"] and first["type"] != "value_error" else ""
     return InputError(f"{location}: {message}{given}")
 
 

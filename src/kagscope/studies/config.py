@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from kagscope.base.provenance import digest
 from kagscope.training import Augmentation, TrainingSettings
@@ -23,6 +23,20 @@ class Strict(BaseModel):
     """Immutable settings that accept no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse ``true`` and ``"3"``, which pydantic would take for the numbers 1 and 3."""
+        if isinstance(value, bool | str) and _is_number(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"expected a number (got {value!r})")
+        return value
+
+
+def _is_number(annotation: Any) -> bool:
+    """Whether a field holds an int or a float, or None."""
+    kinds = {*(get_args(annotation) or (annotation,))} - {type(None)}
+    return kinds <= {int, float}
 
 
 class OneOf(Strict):

@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, Any]:
     if path.suffix != ".toml":
         raise InputError(f"{path}: a study file ends in .toml")
     try:
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # editors on Windows begin with a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as toml: {one_line(error)}") from error
 
