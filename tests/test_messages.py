@@ -31,6 +31,8 @@ def test_the_reason_of_an_error_is_never_none(tmp_path: Path, monkeypatch: pytes
     assert reason_of(OSError("an odd\nfile system")) == "an odd file system"
     assert reason_of(ValueError("embedded null byte")) == "embedded null byte"
     assert (one_line(KeyError()), one_line(ValueError("a b c"), 3)) == ("KeyError", "a b")
+    with pytest.raises(OutputError, match="embedded null"):
+        make_folder(tmp_path / "a\0b")
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError("an odd file system")))
     with pytest.raises(OutputError, match="an odd file system"):
         make_folder(tmp_path / "new")

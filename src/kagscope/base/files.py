@@ -124,7 +124,7 @@ def make_folder(folder: str | os.PathLike[str]) -> Path:
     path = Path(folder)
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise OutputError(f"cannot make the folder {path}: {reason_of(error)}; choose one that can be written") from error
     return path
 
