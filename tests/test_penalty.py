@@ -18,7 +18,7 @@ import layer_models as zoo
 from kagscope.jacobians.structure import outer_diagonal, weight_at
 from kagscope.scores import torch_sums
 from kagscope.steering.gradients import InputGradientPenalty
-from test_jacobian_checks import WrongBackward
+from test_jacobian_checks import Equilibrium, WrongBackward
 from test_untouched import everything, random_states
 from tracked import DATA, LABELS, small_net
 
@@ -470,3 +470,10 @@ def test_a_training_step_that_is_compiled_whole() -> None:
         gradients = torch.autograd.grad(run(), list(model.parameters()), allow_unused=True)
         losses.append((float(run()), [None if one is None else one.tolist() for one in gradients]))
     assert losses[0] == losses[1]
+
+
+def test_an_implicit_layer_is_refused() -> None:
+    """Its penalty was that of one step of the solver: the hook with the rest of the derivative is not heard here."""
+    penalty = kag.GeometryPenalty(zoo.seeded(lambda: Equilibrium(3)), layers=["head"], points=4)
+    with pytest.raises(kag.InputError, match="stands in a hook on a gradient"):
+        penalty(zoo.numbers(4, 4))

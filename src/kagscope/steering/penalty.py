@@ -15,6 +15,7 @@ from kagscope.base.errors import InputError
 from kagscope.base.messages import close_names
 from kagscope.columns.selections import All, Selection, as_selections
 from kagscope.jacobians import structure
+from kagscope.jacobians.check import HOOKED
 from kagscope.jacobians.compute import LayerJacobians
 from kagscope.jacobians.forward import count_required, positional_parameters, unwrap
 from kagscope.jacobians.inputs import Inputs, from_batch
@@ -197,7 +198,9 @@ class GeometryPenalty:
         """Why a layer that was not named is left out; "" where it has a Jacobian."""
         with _name_layer_in_errors(call.name):
             try:
-                LayerJacobians(LayerMap(runner, call, self.layer_map), inputs, tokens=1)  # type: ignore[arg-type]
+                jacobians = LayerJacobians(LayerMap(runner, call, self.layer_map), inputs, tokens=1)  # type: ignore[arg-type]
+                if HOOKED in jacobians.notes:
+                    raise Unmeasurable("its derivative stands in a hook on a gradient, through which a penalty has none")
             except Unmeasurable as error:
                 if call.path in self._exact:
                     raise InputError(f"it has no Jacobian: {error}") from None
