@@ -15,7 +15,7 @@ from kagscope.base.errors import InputError, UndefinedScore
 from kagscope.minors import moment_scores
 from kagscope.minors._input import Values, to_device
 from kagscope.minors.histograms import Bins, Histogram, group_means, merge
-from kagscope.minors.replicates import REPLICATES, student_factor
+from kagscope.minors.replicates import REPLICATES, deviation, student_factor
 
 if TYPE_CHECKING:
     from kagscope.minors.plan import Plan
@@ -152,7 +152,7 @@ class Moments:
             for name in SUMS:
                 if name in self.replicates:
                     draws = self._at_scale(name, self._replicates_of, self.exponent[:, None])
-                    spread = draws.std(axis=1, ddof=1) if self.draws > 1 else np.full(len(self), np.nan)
+                    spread = deviation(draws) if self.draws > 1 else np.full(len(self), np.nan)
                     error = np.ldexp(
                         student_factor(self.draws) * spread / np.sqrt(self.draws), self.k * _POWER.get(name, 1) * self.exponent
                     )

@@ -32,6 +32,12 @@ def effective_draws_by_row(draws: FloatArray, inside: NDArray[np.bool_]) -> Floa
     return np.asarray(np.where(varies, squares.sum(axis=1) ** 2 / np.maximum((squares**2).sum(axis=1), 1e-300), np.inf))
 
 
+def deviation(draws: FloatArray) -> FloatArray:
+    """(...,) standard deviation of estimates (..., D), whose squares may leave the range."""
+    exponent = np.frexp(np.abs(draws).max(axis=-1, initial=0.0))[1]
+    return np.asarray(np.ldexp(np.ldexp(draws, -exponent[..., None]).std(axis=-1, ddof=1), exponent))
+
+
 def dominated_by_few(draws: FloatArray) -> NDArray[np.bool_]:
     """(...,) whether few of the independent estimates (..., D), or few of the events they count, dominate their mean's variance.
 
@@ -39,7 +45,7 @@ def dominated_by_few(draws: FloatArray) -> NDArray[np.bool_]:
     that nearly always occur, the largest lies as far above it. This also holds with a constant added to all. Normal estimates
     have such a short tail three times in a thousand (D = 16).
     """
-    mean, error = draws.mean(axis=-1), draws.std(axis=-1, ddof=1) / np.sqrt(draws.shape[-1])
+    mean, error = draws.mean(axis=-1), deviation(draws) / np.sqrt(draws.shape[-1])
     least, largest = draws.min(axis=-1), draws.max(axis=-1)
     tails = np.minimum(mean - least, largest - mean)
     varies = largest - least > ROUNDING * np.abs(draws).max(axis=-1)
@@ -54,7 +60,7 @@ def relative_error(name: str, replicates: Mapping[str, FloatArray]) -> float:
         return np.inf
     if name == "entropy":
         values = values - (float(values.mean()) / total + 1) * replicates["s1"]
-    error = float(values.std(ddof=1)) / np.sqrt(values.size) / total
+    error = float(deviation(values)) / np.sqrt(values.size) / total
     return error / S4_FACTOR if name == "s4" else error
 
 

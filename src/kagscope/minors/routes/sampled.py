@@ -18,7 +18,16 @@ from kagscope.minors.histograms import Bins, line_up
 from kagscope.minors.moments import SUMS
 from kagscope.minors.plan import AUTO_SECONDS, RATES
 from kagscope.minors.rank import rank_below
-from kagscope.minors.replicates import CARRIED, GROUPS, REPLICATES, apply_control_variate, effective_draws, relative_error, slope
+from kagscope.minors.replicates import (
+    CARRIED,
+    GROUPS,
+    REPLICATES,
+    apply_control_variate,
+    deviation,
+    effective_draws,
+    relative_error,
+    slope,
+)
 from kagscope.minors.routes import Kind
 from kagscope.minors.routes.volume_draws import DEAR, FIRST, Sets, count_sets
 from kagscope.minors.routes.zonotope_sampled import s1_draws
@@ -140,7 +149,7 @@ class _Sample:
             return
         draws = s1_draws(self.sets.J, task.k, task.rel_error / 2, task.seed, max_row_sets(self.sets.J.shape[1], task.k))
         improved = draws.reshape(-1, REPLICATES).mean(axis=0)
-        error, current_error = (float(values.std(ddof=1)) / np.sqrt(REPLICATES) for values in (improved, current))
+        error, current_error = (float(deviation(values)) / np.sqrt(REPLICATES) for values in (improved, current))
         apart = abs(float(improved.mean() - current.mean())) > 6 * np.hypot(error, current_error)
         if error >= current_error or apart or effective_draws(draws) < CARRIED:
             return
