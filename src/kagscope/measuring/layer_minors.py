@@ -103,7 +103,7 @@ class LayerMinors:
         """k = 2: closed forms and one pass over a shared W if they suffice, enumeration if cheap, else drawn pairs."""
         chosen, budget = self.spec.selections, self.spec.budget
         every = slice(None)
-        if self._needed <= CHEAP:  # formulas over every pair of some columns are taken at any size: draws are hardly cheaper
+        if self._needed <= CHEAP:  # what formulas give over every pair of some columns is exact at any size
             method = "exact" if all(selection.clique for selection in chosen) else "auto"
             return [BatchMoments(every, chosen, None, self._moments(J, 2, chosen, method=method))]
         total = comb(J.shape[1], 2) * comb(J.shape[2], 2)

@@ -14,6 +14,7 @@ from kagscope.minors.task import RouteResult, Task
 from kagscope.minors.threads import one_blas_thread
 
 FloatArray = NDArray[np.float64]
+BLOCK = 1 << 18  # pairs
 CANCELS = 1e-4  # a difference below this share of its terms has lost four of its sixteen digits: enumerate that pair instead
 
 
@@ -28,17 +29,24 @@ def pair_powers(
     n = J.shape[1]
     with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         square = J * J
-        gram, p22, p31 = J.T @ J, square.T @ square, (square * J).T @ J
-    ab, ba = first * n + second, second * n + first
+        p31, p22 = (square * J).T @ J, square.T @ square
+        del square
+        gram = J.T @ J
     p40, diagonal = np.diagonal(p22), np.diagonal(gram)
-    with np.errstate(over="ignore", invalid="ignore"):
-        whole2 = diagonal[first] * diagonal[second]
-        s2 = whole2 - gram.take(ab) ** 2
-        mixed = 4 * p31.take(ab) * p31.take(ba)
-        whole4 = p40[first] * p40[second] + 3 * p22.take(ab) ** 2
-        s4 = whole4 - mixed
-    lost = ~np.isfinite(s2) | ~np.isfinite(s4)  # with very mixed scales
-    return s2, s4, lost | (s2 < CANCELS * whole2) | (s4 < CANCELS * (whole4 + np.abs(mixed)))
+    s2, s4, cancels = np.empty(len(first)), np.empty(len(first)), np.empty(len(first), dtype=bool)
+    for start in range(0, len(first), BLOCK):  # each number of a pair, at once for all, would take as much as half a matrix
+        part = slice(start, start + BLOCK)
+        a, b = first[part], second[part]
+        ab, ba = a * n + b, b * n + a
+        with np.errstate(over="ignore", invalid="ignore"):
+            whole2 = diagonal[a] * diagonal[b]
+            s2[part] = whole2 - gram.take(ab) ** 2
+            mixed = 4 * p31.take(ab) * p31.take(ba)
+            whole4 = p40[a] * p40[b] + 3 * p22.take(ab) ** 2
+            s4[part] = whole4 - mixed
+        lost = ~np.isfinite(s2[part]) | ~np.isfinite(s4[part])  # with very mixed scales
+        cancels[part] = lost | (s2[part] < CANCELS * whole2) | (s4[part] < CANCELS * (whole4 + np.abs(mixed)))
+    return s2, s4, cancels
 
 
 def accurate_row_pair_sums(matrix: FloatArray) -> tuple[FloatArray, FloatArray]:

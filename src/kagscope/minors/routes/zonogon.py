@@ -289,9 +289,11 @@ def row_pair_areas(J: FloatArray) -> FloatArray:
     matrix = np.ascontiguousarray(J, dtype=np.float64)
     rows, exponents = normalise_rows(matrix)
     live = np.flatnonzero(rows.any(axis=1))
+    if len(live) < len(matrix):
+        rows, exponents = rows[live], exponents[live]
     first, second = np.triu_indices(len(live), 1)
     with np.errstate(under="ignore", over="ignore"):
-        live_areas = np.ldexp(_normalised_row_areas(rows[live], first, second), exponents[live][first] + exponents[live][second])
+        live_areas = np.ldexp(_normalised_row_areas(rows, first, second), exponents[first] + exponents[second])
     if len(live) == len(matrix):
         return live_areas
     areas, (i, j) = np.zeros(math.comb(len(matrix), 2)), (live[first], live[second])
