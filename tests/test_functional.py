@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import kagscope as kag
 from kagscope.minors.routes.zonogon_gradient import pair_area_gradient
 from kagscope.scores import functional, pair_sums
+from kagscope.scores.row_sums import RowPairs
 
 SELECTIONS: list[Any] = [
     "all",
@@ -191,3 +193,16 @@ def test_plain_torch_on_a_device_agrees_with_the_kernels() -> None:
 def test_bad_input(given: Any, options: dict[str, Any], named: str) -> None:
     with pytest.raises(kag.InputError, match=named):
         functional.log_participation_ratio(given, **options)
+
+
+def test_row_pairs_have_the_same_bits_for_any_number_of_blas_threads() -> None:
+    W, d = (_matrix(*shape, seed=seed).requires_grad_() for seed, shape in enumerate([(257, 40), (130, 257)]))
+
+    def bits(threads: int) -> list[bytes]:
+        with threadpool_limits(threads, user_api="blas"):
+            pairs = RowPairs(W, d)
+            s1, s2 = pairs.sums(pairs.draw(200, torch.Generator().manual_seed(0)))
+            gradients = torch.autograd.grad(s1.sum() + s2.sum() / 1e3, (W, d))
+        return [tensor.detach().numpy().tobytes() for tensor in (s1, s2, *gradients)]
+
+    assert bits(1) == bits(2)

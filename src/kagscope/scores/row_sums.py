@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kagscope.minors.haar import NEARLY_PARALLEL
+from kagscope.minors.threads import one_blas_thread
 from kagscope.scores.pair_sums import add_area_gradient, areas_and_slopes, forbid_second_derivative, pair_squares
 from kagscope.scores.powers import extract_powers, ldexp
 
@@ -89,7 +90,8 @@ class RowPairs:
         S1 / sqrt(S2) hardly varies between pairs, so that few pairs suffice (MATH.md 4.11).
         """
         sizes = np.abs(self.factors)
-        chance = (np.sqrt(self.squares) * (sizes.T @ sizes)).ravel()  # each pair twice
+        with one_blas_thread():
+            chance = (np.sqrt(self.squares) * (sizes.T @ sizes)).ravel()  # each pair twice
         running = np.cumsum(chance)
         targets = (np.arange(count) + torch.rand(1, generator=generator).item()) * (running[-1] / count)
         places = np.minimum(np.searchsorted(running, targets, side="right"), len(running) - 1)
@@ -120,7 +122,8 @@ class _Sums(torch.autograd.Function):
         weighted = _to_numpy(areas) if rows is None else _to_numpy(areas) * rows.weight
         m, sizes = len(W), np.abs(pairs.factors)
         matrix = np.bincount(ctx.first * m + ctx.second, weighted, m * m).reshape(m, m)
-        ctx.by_size, ctx.by_square = sizes @ (matrix + matrix.T), sizes**2 @ pairs.squares
+        with one_blas_thread():
+            ctx.by_size, ctx.by_square = sizes @ (matrix + matrix.T), sizes**2 @ pairs.squares
         s1, s2 = (0.5 * (powers * by_row).sum(axis=1) for powers, by_row in ((sizes, ctx.by_size), (sizes**2, ctx.by_square)))
         return torch.from_numpy(s1).to(W.device), torch.from_numpy(s2).to(W.device)
 
@@ -139,8 +142,9 @@ class _Sums(torch.autograd.Function):
         d, toward_W, toward_d = pairs.factors, None, None
         if ctx.needs_input_grad[0]:
             squares, sizes = d**2, np.abs(d)
-            toward_W = _square_gradient(pairs, (of_s2[:, None] * squares).T @ squares)
-            weights = ((of_s1[:, None] * sizes).T @ sizes)[ctx.first, ctx.second]
+            with one_blas_thread():
+                of_squares, of_pairs = (of_s2[:, None] * squares).T @ squares, (of_s1[:, None] * sizes).T @ sizes
+            toward_W, weights = _square_gradient(pairs, of_squares), of_pairs[ctx.first, ctx.second]
             of_areas = torch.from_numpy(weights if ctx.rows is None else weights * ctx.rows.weight).to(toward_W.device)
             add_area_gradient(pairs.lines, *pairs._device_indices(ctx.first, ctx.second), of_areas, ctx.slopes, toward_W)
         if ctx.needs_input_grad[1]:
@@ -165,7 +169,8 @@ def _square_gradient(pairs: RowPairs, weights: FloatArray) -> Tensor:
         weights[i, j] = weights[j, i] = 0.0
     np.fill_diagonal(weights, 0.0)
     toward_rows = -2.0 * weights * pairs.gram
-    np.fill_diagonal(toward_rows, 2.0 * weights @ pairs.gram.diagonal())
+    with one_blas_thread():
+        np.fill_diagonal(toward_rows, 2.0 * weights @ pairs.gram.diagonal())
     gradient = torch.from_numpy(toward_rows).to(pairs.lines) @ pairs.lines
     return gradient if near_gradient is None else gradient + near_gradient
 
