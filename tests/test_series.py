@@ -209,6 +209,22 @@ def test_a_first_checkpoint_that_diverged_is_left_out() -> None:
     assert series.at(2).provenance["baseline"] == "step 1"
 
 
+def test_a_first_checkpoint_with_state_that_is_no_tensor() -> None:
+    class Counting(nn.Sequential):
+        def get_extra_state(self) -> dict[str, int]:
+            return {"calls": 1}
+
+        def set_extra_state(self, state: dict[str, int]) -> None:
+            pass
+
+    model = Counting(net(0))
+    diverged = {name: value * torch.nan if isinstance(value, Tensor) else value for name, value in model.state_dict().items()}
+    series = kag.measure_series(model, {0: diverged, 1: Counting(net(1))}, INPUTS, layers=["0.hidden1"], k=2)
+    assert series.steps == [1]
+    with pytest.raises(InputError, match="nonsense"):
+        kag.measure_series(model, {0: Counting(net(1))}, INPUTS, layers=["nonsense"], k=2)
+
+
 def test_series_that_are_refused(run: Path) -> None:
     refused: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
         ("nothing_*", {}, DataError, "no file is named like"),

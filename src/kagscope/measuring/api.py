@@ -155,8 +155,7 @@ def measure_series(
                 left_out[name] = str(error).removeprefix(name).removeprefix(":").strip()
                 continue
             except InputError as error:
-                dense = [tensor for tensor in given.values() if tensor.layout == torch.strided]
-                if not reports and all(bool(tensor.isfinite().all()) for tensor in dense):  # not the fault of this checkpoint
+                if not reports and all(map(_is_finite, given.values())):  # not the fault of this checkpoint
                     raise
                 left_out[name], diverged = str(error), diverged or error
                 continue
@@ -203,6 +202,12 @@ def observe_all(
 def _note(noted: dict[str, list[str]], checkpoint: str, note: str) -> None:
     """Add a checkpoint to those of which the same is to be said."""
     noted.setdefault(note.removeprefix(f"{checkpoint}: "), []).append(checkpoint)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether weights are finite, or no dense tensor, as what a module's ``get_extra_state`` gives."""
+    dense = isinstance(value, Tensor) and value.layout == torch.strided
+    return not dense or bool(value.isfinite().all())
 
 
 def _name_progress(tell: Tell, form: str) -> Tell:
