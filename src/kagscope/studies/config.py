@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
@@ -28,15 +28,18 @@ class Strict(BaseModel):
     @classmethod
     def _check_numbers(cls, value: Any, info: ValidationInfo) -> Any:
         """Refuse ``true`` and ``"3"``, which pydantic would take for the numbers 1 and 3."""
-        if isinstance(value, bool | str) and _is_number(cls.model_fields[str(info.field_name)].annotation):
-            raise ValueError(f"expected a number (got {value!r})")
+        given = value if isinstance(value, list | tuple) else [value]
+        wrong = [item for item in given if isinstance(item, bool | str)]
+        if wrong and _holds_numbers(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"expected a number (got {wrong[0]!r})")
         return value
 
 
-def _is_number(annotation: Any) -> bool:
-    """Whether a field holds an int or a float, or None."""
-    kinds = {*(get_args(annotation) or (annotation,))} - {type(None)}
-    return kinds <= {int, float}
+def _holds_numbers(annotation: Any) -> bool:
+    """Whether a field holds an int or a float, several of them, or None."""
+    kinds = get_args(annotation)[:1] if get_origin(annotation) is Annotated else get_args(annotation)
+    kinds = tuple(kind for kind in kinds if kind not in (type(None), ...))
+    return annotation in (int, float) or (bool(kinds) and all(map(_holds_numbers, kinds)))
 
 
 class OneOf(Strict):
