@@ -81,6 +81,10 @@ REFUSED: dict[str, Callable[[Any, torch.Tensor], Any]] = {
     "k is 2.0": lambda model, x: kag.GeometryPenalty(model, ["1"], k=2.0),
     "labels": lambda model, x: kag.prune(model, x, labels=["a", "b", "c"]),
     "labels are list": lambda model, x: kag.prune(model, x, labels=[None] * 3),
+    "max_overhead": lambda model, x: kag.Tracker(model, x, max_overhead=10**400),
+    "learning_rate": lambda model, x: TrainingSettings((4,), learning_rate=10**400),
+    "activation is array": lambda model, x: TrainingSettings((4,), activation=np.array(["gelu", "relu"])),  # type: ignore[arg-type]
+    r"labels have shape \(\)": lambda model, x: kag.Tracker(model, x, labels={0: 1}.keys()),
 }
 
 

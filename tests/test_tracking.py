@@ -16,6 +16,7 @@ from tqdm import tqdm
 import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.base.reasons import code_of
+from kagscope.tracking.probe import Probe
 from tracked import DATA, PROBE, events_in, make_tracker, small_net, train
 
 
@@ -330,3 +331,10 @@ def test_table_is_tidy() -> None:
     assert list(tracker.table.columns) == columns
     assert not tracker.table.duplicated(["step", "layer", "k", "selection", "point", "score"]).any()
     assert isinstance(tracker.table, pd.DataFrame)
+
+
+def test_labels_may_be_part_of_a_graph() -> None:
+    labels = torch.arange(float(len(PROBE)), requires_grad=True) * 2
+    kept = Probe.of(PROBE, labels, kag.MeasureSpec(k=1), small_net()).labels
+    assert not kept.requires_grad
+    assert kept.data_ptr() != labels.data_ptr()

@@ -19,12 +19,17 @@ def is_whole(value: Any, low: float = -math.inf, high: float = math.inf) -> bool
 
 def is_real(value: Any, low: float = -math.inf, high: float = math.inf) -> bool:
     """Whether ``value`` is a finite real number from ``low`` to ``high``."""
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    return number and math.isfinite(value) and bool(low <= value <= high)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+    return math.isfinite(number) and low <= number <= high
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """Raise :class:`InputError`, with close ones, unless ``value`` is one of ``choices``."""
     known = list(choices)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(f"{name} is {value!r}{close_names(str(value).lower(), known)}; expected one of {', '.join(known)}")

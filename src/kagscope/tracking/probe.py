@@ -13,6 +13,7 @@ from torch import nn
 
 from kagscope.jacobians.inputs import Inputs, as_inputs
 from kagscope.jacobians.surroundings import preserve_global_state
+from kagscope.measuring.checks import as_labels
 from kagscope.measuring.observe import observe
 from kagscope.measuring.spec import MeasureSpec
 from kagscope.measuring.state import State
@@ -39,7 +40,12 @@ class Probe:
     def of(cls, inputs: Any, labels: Any, spec: MeasureSpec, model: nn.Module) -> Probe:
         """Copy the inputs, so that later changes of the batch in the training loop do not reach the probe."""
         fed = as_inputs(inputs, spec.points, model)
-        return cls(fed.cast(None).clone(), fed.labels if labels is None else copy.deepcopy(labels), spec)
+        if labels is None:
+            labels = fed.labels
+        else:
+            as_labels(labels, fed.count)  # refuses what is none
+            labels = labels.detach().clone() if isinstance(labels, torch.Tensor) else copy.deepcopy(labels)
+        return cls(fed.cast(None).clone(), labels, spec)
 
     def observe(self, model: nn.Module, weights: Tensors | None = None) -> State:
         """Measure ``model``, with ``weights`` in place of its own if given. Raises :class:`InputError`."""
