@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import kagscope as kag
 from kagscope.base.errors import InputError
 from kagscope.columns.layout import make_layout
-from kagscope.minors import _input
+from kagscope.minors import _input, subsets
 from kagscope.minors.moments import at_exponent
 from kagscope.minors.routes import torch_enumeration, torch_formulas
 from kagscope.minors.routes.determinants import minor_matrix
@@ -436,3 +437,17 @@ def test_by_hand() -> None:
     exponent, [(sums, _)] = torch_enumeration.selection_sums(torch.from_numpy(BATCH[:1]), 2, subsets, frozenset(SUMS), 2**24)
     M = np.ldexp(M, -2 * exponent[0])
     assert sums[0] == pytest.approx([M.sum(), (M**2).sum(), (M**4).sum(), (M * np.log(M)).sum(), M.max()], rel=1e-10)
+
+
+def test_batches_share_subsets_and_their_blocks(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks, listed = Mock(wraps=torch_enumeration._blocks), Mock(wraps=subsets.list_subsets)
+    monkeypatch.setattr(torch_enumeration, "_blocks", blocks)
+    monkeypatch.setattr(subsets, "list_subsets", listed)
+    monkeypatch.setattr(subsets, "_remembered", type(subsets._remembered)())
+    J = torch.from_numpy(rng.normal(size=(2, 5, 30))).to(device)
+    chosen: list[Any] = [["all", "ball(1.5)"], "all"]
+    for _ in range(3):
+        for k in (1, 2):
+            for some in chosen:
+                kag.minor_moments(J, k, some, **IMAGE)
+    assert (blocks.call_count, listed.call_count) == (4, 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -30,6 +30,7 @@ class SubsetList:
         last: (P,) last columns.
         cells: (P,) cell of each subset; subsets in one cell belong to the same selections.
         membership: (cells, selections) whether a cell belongs to a selection.
+        on_devices: what a device keeps of the list, which goes with it.
     """
 
     prefixes: IntArray
@@ -37,6 +38,7 @@ class SubsetList:
     last: IntArray
     cells: IntArray
     membership: NDArray[np.bool_]
+    on_devices: dict[tuple[str, int], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def singletons(cls, columns: int) -> SubsetList:

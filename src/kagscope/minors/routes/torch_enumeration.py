@@ -19,7 +19,7 @@ from kagscope.minors._numba import SLOTS, bin_edges
 from kagscope.minors.moments import SUMS
 from kagscope.minors.routes import Kind, register
 from kagscope.minors.routes.enumeration import check_listable, group_passes
-from kagscope.minors.subsets import SubsetList, cached_subsets, remember, sum_over_selections
+from kagscope.minors.subsets import SubsetList, cached_subsets, sum_over_selections
 from kagscope.minors.task import EVERY_MOMENT, RouteResult, Task, make_result, trim_histogram
 
 FloatArray = NDArray[np.float64]
@@ -58,9 +58,12 @@ class Blocks:
 
 
 def blocks_of(subsets: SubsetList, n: int, device: torch.device) -> Blocks:
-    """``subsets`` of n columns in blocks on the device, cached."""
-    key = ("blocks", id(subsets), str(device), n)
-    return remember(key, lambda: (subsets, _blocks(subsets, n, device)))[1]  # holding the list keeps its id unique
+    """``subsets`` of n columns in blocks on the device, kept with them."""
+    key = str(device), n
+    if key not in subsets.on_devices:
+        subsets.on_devices[key] = _blocks(subsets, n, device)
+    blocks: Blocks = subsets.on_devices[key]
+    return blocks
 
 
 def _blocks(subsets: SubsetList, n: int, device: torch.device) -> Blocks:
