@@ -251,6 +251,7 @@ def test_geometric_steps_by_hand() -> None:
     ("bad", "message"),
     [
         ({"hidden": ()}, "hidden"),
+        ({"hidden": None}, "hidden"),
         ({"hidden": (64, 0)}, "hidden width is 0"),
         ({"activation": "RELU"}, "did you mean relu"),
         ({"epochs": -1}, "epochs is -1"),

@@ -10,6 +10,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.base.checks import is_whole
 from kagscope.base.errors import InputError
 
 MOST_COLUMNS = 2**15  # of which all pairs are compared
@@ -196,7 +197,7 @@ def _as_labels(columns: int, groups: Any) -> NDArray[np.int64]:
 
 def _grid_positions(columns: int, image_shape: Sequence[int]) -> NDArray[np.float64]:
     shape = tuple(image_shape) if isinstance(image_shape, Iterable) else (image_shape,)
-    if len(shape) not in (2, 3) or not all(is_whole(size) and size > 0 for size in shape):
+    if len(shape) not in (2, 3) or not all(is_whole(size, 1) for size in shape):
         raise InputError(
             f"image_shape={image_shape!r}, expected (height, width) or (channels, height, width) of positive whole numbers"
         )
@@ -227,8 +228,3 @@ def _as_coordinates(columns: int, positions: Any) -> NDArray[np.float64]:
     if not np.isfinite(array).all():
         raise InputError("positions holds NaN or infinite coordinates; give finite ones")
     return array
-
-
-def is_whole(value: Any) -> bool:
-    """Whether ``value`` is an integer of Python or NumPy, and not a bool."""
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kagscope.base.checks import is_whole
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import Layout, is_whole
+from kagscope.columns.layout import Layout
 
 BoolArray = NDArray[np.bool_]
 
@@ -201,7 +202,7 @@ class Subsets(Selection):
                 raise InputError(
                     f"Subsets: {row} has {len(row)} columns but the first subset has {size}; give all the same k >= 1"
                 )
-            if not all(is_whole(column) and column >= 0 for column in row):
+            if not all(is_whole(column, 0) for column in row):
                 raise InputError(f"Subsets: {row} must hold column indices, whole numbers from 0")
             if len(set(row)) != size:
                 raise InputError(f"Subsets: {row} repeats a column; a minor needs distinct columns")

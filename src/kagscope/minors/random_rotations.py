@@ -8,8 +8,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from kagscope.base.checks import is_whole
 from kagscope.base.errors import InputError
-from kagscope.columns.layout import is_whole
 from kagscope.minors.det2 import KERNEL, det2
 from kagscope.minors.haar import NEARLY_PARALLEL, BoolArray
 from kagscope.minors.plan import Estimate
@@ -146,7 +146,7 @@ def max_rotation_ratio(
         J, pairs = J[:, columns], None if pairs is None else pairs[np.ix_(columns, columns)]
     with np.errstate(under="ignore"):
         J = np.ldexp(J, -int(np.frexp(np.abs(J).max(initial=0.0))[1]))
-    if not is_whole(rotations) or rotations < 2:
+    if not is_whole(rotations, 2):
         raise InputError(f"rotations={rotations!r}, expected a whole number of at least 2 so that the mean has a standard error")
     listed = None if pairs is None or k == 1 else np.argwhere(np.triu(pairs, 1))
     largest = _top(J, k, listed)

@@ -108,7 +108,7 @@ def _draw(linear: nn.Linear, init: str, bound: float, generator: torch.Generator
 
 def layer_sizes(n_inputs: int, hidden: Sequence[int], n_classes: int) -> list[int]:
     """Check and return all widths from input to output. Raises :class:`InputError`."""
-    if isinstance(hidden, (int, str)) or len(hidden) == 0:
+    if isinstance(hidden, (int, str)) or not hasattr(hidden, "__len__") or len(hidden) == 0:
         raise InputError(f"hidden widths are {hidden!r}; expected a list of at least one positive integer, such as [64, 64]")
     for name, width in (("n_inputs", n_inputs), *(("hidden width", width) for width in hidden), ("n_classes", n_classes)):
         if not is_whole(width, 1, MAX_WIDTH):
