@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
-from kagscope.data.dataset import Dataset, Part, part_from
+from kagscope.data.dataset import Dataset, Split, split_from
 from kagscope.data.idx import MAX_BYTES
 
 _EXPECTED = (
@@ -35,19 +35,19 @@ def load_arrays(folder: Path, files: list[Path], name: str | None = None) -> Dat
     by_name = {file.name: file for file in files}
     if {"train.npz", "test.npz"} <= by_name.keys():
         train, test = (_archive(by_name[f"{split}.npz"], {"images", "labels"}, _EXPECTED) for split in ("train", "test"))
-        parts = (*_part(train, by_name["train.npz"], ""), *_part(test, by_name["test.npz"], ""))
+        parts = (*_split_of(train, by_name["train.npz"], ""), *_split_of(test, by_name["test.npz"], ""))
     elif len(files) == 1:
         names = {f"{split}_{kind}" for split in ("train", "test") for kind in ("images", "labels")}
         arrays = _archive(files[0], names, _EXPECTED)
-        parts = (*_part(arrays, files[0], "train_"), *_part(arrays, files[0], "test_"))
+        parts = (*_split_of(arrays, files[0], "train_"), *_split_of(arrays, files[0], "test_"))
     else:
         raise DataError(f"{folder}: found {', '.join(sorted(by_name))}; {_EXPECTED}")
     return Dataset(name or folder.resolve().name, *parts)
 
 
-def _part(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> Part:
+def _split_of(arrays: dict[str, npt.NDArray[Any]], file: Path, prefix: str) -> Split:
     images, labels = f"{prefix}images", f"{prefix}labels"
-    return part_from(arrays[images], arrays[labels], f"{file}: `{images}`", f"{file}: `{labels}`", f"`{images}`")
+    return split_from(arrays[images], arrays[labels], f"{file}: `{images}`", f"{file}: `{labels}`", f"`{images}`")
 
 
 def read_npz(file: Path, left: list[str] | None = None) -> dict[str, npt.NDArray[Any]]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
 from kagscope.base.messages import reason_of
-from kagscope.data.dataset import Dataset, Part, part_from
+from kagscope.data.dataset import Dataset, Split, split_from
 from kagscope.data.idx import MAX_BYTES
 
 ARCHIVE = "cifar-10-binary.tar.gz"
@@ -52,12 +52,14 @@ def load_cifar(folder: Path, name: str | None = None) -> Dataset:
         records = _unpack(source)
     train = np.concatenate([records[file] for file in TRAIN])
     return Dataset(
-        name or folder.resolve().name, *_part(train, f"{source}: training part"), *_part(records[TEST], f"{source}: {TEST}")
+        name or folder.resolve().name,
+        *_split_of(train, f"{source}: training part"),
+        *_split_of(records[TEST], f"{source}: {TEST}"),
     )
 
 
-def _part(records: npt.NDArray[np.uint8], label: str) -> Part:
-    images, labels = part_from(records[:, 1:].reshape(-1, *SHAPE), records[:, 0], label, label)
+def _split_of(records: npt.NDArray[np.uint8], label: str) -> Split:
+    images, labels = split_from(records[:, 1:].reshape(-1, *SHAPE), records[:, 0], label, label)
     if labels.max() > 9:
         raise DataError(f"{label}: found labels up to {labels.max()}; expected 0 to 9: no binary file of CIFAR-10, or damaged")
     return images, labels

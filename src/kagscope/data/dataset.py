@@ -160,12 +160,14 @@ def labels_from(array: npt.NDArray[Any], n_images: int, label: str, images_label
     return array.astype(np.int64)
 
 
-Part = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
-"""Images and labels of the training or the test part."""
+Split = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+"""Images and labels for training or for testing."""
 
 
-def part_from(images: npt.NDArray[Any], labels: npt.NDArray[Any], label: str, labels_label: str, images_label: str = "") -> Part:
-    """A part from the content of files, see :func:`images_from` and :func:`labels_from`.
+def split_from(
+    images: npt.NDArray[Any], labels: npt.NDArray[Any], label: str, labels_label: str, images_label: str = ""
+) -> Split:
+    """A split from the content of files, see :func:`images_from` and :func:`labels_from`.
 
     Args:
         images, labels: arrays as read.

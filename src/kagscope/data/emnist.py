@@ -13,7 +13,7 @@ import numpy.typing as npt
 from kagscope.base.errors import DataError
 from kagscope.base.files import open_regular
 from kagscope.base.messages import reason_of
-from kagscope.data.dataset import Dataset, Part, part_from
+from kagscope.data.dataset import Dataset, Split, split_from
 from kagscope.data.idx import parse_idx
 
 ARCHIVE = "gzip.zip"
@@ -38,7 +38,9 @@ def load_split(folder: Path, name: str) -> Dataset:
     with open_regular(archive) as raw:
         try:
             with zipfile.ZipFile(raw) as members:
-                train, test = (_part(members, archive, f"gzip/emnist-{split}-{subset}", split) for subset in ("train", "test"))
+                train, test = (
+                    _split_of(members, archive, f"gzip/emnist-{split}-{subset}", split) for subset in ("train", "test")
+                )
         except DataError:
             raise
         except Exception as error:  # zipfile raises many kinds, also for undecodable names and unknown compression
@@ -46,11 +48,11 @@ def load_split(folder: Path, name: str) -> Dataset:
     return Dataset(name, *train, *test)
 
 
-def _part(members: zipfile.ZipFile, archive: Path, stem: str, split: str) -> Part:
+def _split_of(members: zipfile.ZipFile, archive: Path, stem: str, split: str) -> Split:
     stored = _member(members, archive, f"{stem}-images-idx3-ubyte.gz", 3)
     numbers = _member(members, archive, f"{stem}-labels-idx1-ubyte.gz", 1)
     names = f"{archive}: {stem}-images", f"{archive}: {stem}-labels"
-    images, labels = part_from(stored.swapaxes(1, 2), numbers, *names, "it")
+    images, labels = split_from(stored.swapaxes(1, 2), numbers, *names, "it")
     if split != "letters":
         return images, labels
     if labels.min() < 1:

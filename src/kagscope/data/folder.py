@@ -8,7 +8,7 @@ from kagscope.base.errors import DataError
 from kagscope.base.messages import reason_of
 from kagscope.data import cifar
 from kagscope.data.arrays import load_arrays
-from kagscope.data.dataset import Dataset, Part, part_from
+from kagscope.data.dataset import Dataset, Split, split_from
 from kagscope.data.idx import read_idx
 
 IDX_STEMS = {"train": "train", "test": "t10k"}
@@ -29,7 +29,7 @@ def load_folder(folder: Path, name: str | None = None) -> Dataset:
     """
     entries = _entries(folder)
     if any(_is_idx(entry) for entry in entries):
-        train, test = (_idx_part(folder, stem) for stem in IDX_STEMS.values())
+        train, test = (_idx_split(folder, stem) for stem in IDX_STEMS.values())
         return Dataset(name or folder.resolve().name, *train, *test)
     if any(cifar.is_cifar(entry) for entry in entries):
         return cifar.load_cifar(folder, name)
@@ -68,9 +68,9 @@ def _spellings(stem: str, kind: str) -> list[str]:
     return [f"{stem}-{kind}{joint}idx{dimensions}-ubyte{suffix}" for suffix in ("", ".gz") for joint in ("-", ".")]
 
 
-def _idx_part(folder: Path, stem: str) -> Part:
+def _idx_split(folder: Path, stem: str) -> Split:
     images, labels = (_find(folder, stem, kind) for kind in ("images", "labels"))
-    return part_from(read_idx(images, 3), read_idx(labels, 1), str(images), str(labels), images.name)
+    return split_from(read_idx(images, 3), read_idx(labels, 1), str(images), str(labels), images.name)
 
 
 def _find(folder: Path, stem: str, kind: str) -> Path:

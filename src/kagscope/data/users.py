@@ -9,7 +9,7 @@ import numpy as np
 
 from kagscope.base.errors import DataError
 from kagscope.base.named import call_factory, resolve_name
-from kagscope.data.dataset import Dataset, part_from
+from kagscope.data.dataset import Dataset, split_from
 
 PARTS = ("train_images", "train_labels", "test_images", "test_labels")
 
@@ -41,7 +41,7 @@ def load_named(source: str) -> Dataset:
     labels = [f"{source}: `{name}`" for name in PARTS]
     train, train_labels, test, test_labels = map(_as_array, made, labels)
     a, b, c, d = labels
-    return Dataset(source, *part_from(train, train_labels, a, b), *part_from(test, test_labels, c, d))
+    return Dataset(source, *split_from(train, train_labels, a, b), *split_from(test, test_labels, c, d))
 
 
 def _as_array(given: Any, label: str) -> np.ndarray:

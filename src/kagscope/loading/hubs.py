@@ -19,7 +19,9 @@ from kagscope.loading.weights import load_state
 
 LIBRARIES = {"hf": "transformers", "timm": "timm"}
 ABSENT = frozenset({"RepositoryNotFoundError", "GatedRepoError", "HFValidationError", "RevisionNotFoundError"})
-UNREACHABLE = frozenset({"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError", "ConnectTimeout"})
+UNREACHABLE = frozenset(
+    {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError", "ConnectionError", "TimeoutException", "Timeout"}
+)
 ANSWER_SECONDS = 10.0
 
 
