@@ -81,6 +81,13 @@ def test_what_is_not_asked_for_costs_nothing() -> None:
         assert not areas.called
 
 
+def test_sums_of_pairs_are_the_same_in_blocks_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = kag.minor_moments(J, 2, moments=("s2", "s4"))
+    monkeypatch.setattr("kagscope.minors.routes.power_grams.BLOCK", 7)
+    blocks = kag.minor_moments(J, 2, moments=("s2", "s4"))
+    assert (blocks.s2, blocks.s4) == (whole.s2, whole.s4)
+
+
 def test_window_without_a_pair() -> None:
     nothing = kag.minor_moments(J, 2, kag.Window((0, 0), 0.5), moments=CHEAP, **IMAGE)
     assert (nothing.count, nothing.s1, nothing.s2) == (0, 0.0, 0.0)
